@@ -70,7 +70,7 @@ def judge_claims(reading: PhaseReading) -> dict[str, Claim]:
 def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str, Any]:
     """Return the phases of a profile as JSON types.
 
-    The record holds the boundaries with intervals, the monotone segments, their number by prominence and the claims.
+    The record holds boundaries with intervals, monotone segments, their number by prominence, and claims.
     Boundaries are in layers. Under `relative_depth` they are shares of the depth, comparable between models.
     `reading` is the `phase_reading` of the profile, computed if omitted.
 

@@ -31,7 +31,7 @@ class NotCompared:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One part of a verdict: of a measure, a boundary, a phase or a part of a claim.
+    """The evidence on one measure, boundary or phase, or on a part of a claim.
 
     `title` names the part and `location` its layers, both as text. `effect`, its `interval` and the `margin` are in the
     measure's unit; unknown numbers are NaN. `verdict` is the part's own verdict, `NOT_ASKED` if there is none. `source`

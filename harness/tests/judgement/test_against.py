@@ -1,4 +1,4 @@
-"""Two models side by side: what they share, where their weights and readings part, and what is said first."""
+"""Comparisons of two models: their inputs, settings, weights and readings, and the order of the lines."""
 
 from __future__ import annotations
 
@@ -24,26 +24,30 @@ from harness.tests.support.tuned_models import make_tuned_vlm
 N = 32
 
 
-def held(now: Vlm, other: Vlm) -> ModelComparison:
-    profiles = [tiny_profile(vlm, samples=N, batch_size=8) for vlm in (now, other)]
-    return harness.compare_models(*profiles, weights=(harness.weight_parts(now), harness.weight_parts(other)))
+def compare(measured: Vlm, other: Vlm) -> ModelComparison:
+    profiles = [tiny_profile(vlm, samples=N, batch_size=8) for vlm in (measured, other)]
+    return harness.compare_models(*profiles, weights=(harness.weight_parts(measured), harness.weight_parts(other)))
 
 
 @pytest.mark.usefixtures("tiny_data")
 @pytest.mark.parametrize("amount", [0.003, 2.0])
-def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
-    found = held(make_tuned_vlm(amount), tiny_vlm(layers=6))
-    numbers = found.numbers
+def test_a_change_of_the_last_two_layers_is_located_there(amount: float) -> None:
+    comparison = compare(make_tuned_vlm(amount), tiny_vlm(layers=6))
+    numbers = comparison.numbers
     assert numbers.weights is not None
     assert (numbers.weights.layers, numbers.weights.others) == ((5, 6), ())
     assert numbers.weights.same_layers == (1, 2, 3, 4)
     ends = {trace.name: trace.exact_until for trace in numbers.traces}
-    # Residual point 4 is the input of layer 5, and the attention of layer 5 is the first that has another weight.
+    # Residual point 4 is the input of layer 5, and the attention of layer 5 is the first with changed weights.
     assert ends["similarity"] == 4
     assert ends["attention"] == 4
-    assert all(place > 4 for beyond in numbers.beyond_margin for place in beyond.measure.axis.positions(beyond.indices))
-    text = repr(found)
-    assert text.splitlines() == found.lines()
+    assert all(
+        position > 4
+        for finding in numbers.beyond_margin
+        for position in finding.measure.axis.positions(finding.indices)
+    )
+    text = repr(comparison)
+    assert text.splitlines() == comparison.lines()
     assert text.startswith("tuned against tiny-llava on tiny: 32 samples, paired\n")
     assert "weights differ in layers 5-6; the same in layers 1-4, model.language_model.embed_tokens, " in text
     if amount > 0.1:
@@ -56,8 +60,8 @@ def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_the_same_model_twice_is_the_same_everywhere() -> None:
-    numbers = held(dataclasses.replace(tiny_vlm(layers=6), name="again"), tiny_vlm(layers=6)).numbers
+def test_a_model_compared_with_itself_has_no_differences() -> None:
+    numbers = compare(dataclasses.replace(tiny_vlm(layers=6), name="again"), tiny_vlm(layers=6)).numbers
     assert set(numbers.verdicts.values()) == {"reproduces"}
     assert [trace.exact_until for trace in numbers.traces] == [6, 6, 6]
     assert numbers.weights is not None
@@ -65,15 +69,15 @@ def test_the_same_model_twice_is_the_same_everywhere() -> None:
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_models_of_other_depth_compare_by_relative_depth_only() -> None:
-    found = held(dataclasses.replace(tiny_vlm(layers=8), name="deeper"), tiny_vlm(layers=6))
-    numbers = found.numbers
+def test_models_of_different_depth_are_compared_by_relative_depth_only() -> None:
+    comparison = compare(dataclasses.replace(tiny_vlm(layers=8), name="deeper"), tiny_vlm(layers=6))
+    numbers = comparison.numbers
     assert (numbers.verdicts, numbers.traces, numbers.beyond_margin) == ({}, (), ())
     for side in (numbers.measured, numbers.other):
         for layer, share in zip(side.turning_points, side.relative(), strict=True):
             assert share.estimate == layer.estimate / side.depth
             assert (share.low, share.high) == (layer.low / side.depth, layer.high / side.depth)
-    text = repr(found)
+    text = repr(comparison)
     assert "regression: not judged; 8 and 6 layers are compared by relative depth" in text
     assert "weights: 8 and 6 layers, so they are not compared part by part" in text
     assert "beyond the margin" not in text
@@ -81,11 +85,11 @@ def test_models_of_other_depth_compare_by_relative_depth_only() -> None:
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
+def test_a_changed_prompt_is_reported_first_and_samples_stay_paired() -> None:
     worded = dataclasses.replace(tiny_vlm(layers=6), name="worded")
     worded.processor.chat_template = worded.processor.chat_template.replace("USER:", "Human:")
-    found = held(worded, tiny_vlm(layers=6))
-    lines = found.lines()
+    comparison = compare(worded, tiny_vlm(layers=6))
+    lines = comparison.lines()
     assert lines[0] == "worded against tiny-llava on tiny: 32 samples, paired"
     assert lines[1] == (
         "  the two models receive different inputs: of 32 samples, 32 have other token ids and 0 other pixels (first: "
@@ -94,12 +98,12 @@ def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
     assert lines[2] == (
         "  prompts: '<s>Human: <image>\\nINSTRUCTION ASSISTANT:' and '<s>USER: <image>\\nINSTRUCTION ASSISTANT:'"
     )
-    assert (found.numbers.inputs.pairing.paired, found.numbers.traces) == (True, ())
+    assert (comparison.numbers.inputs.pairing.paired, comparison.numbers.traces) == (True, ())
     assert "readings: not compared sample by sample, the two models receive different inputs" in lines
-    assert not {"reproduces"} & set(found.numbers.verdicts.values())
+    assert not {"reproduces"} & set(comparison.numbers.verdicts.values())
 
 
-def test_samples_that_are_too_few_are_not_said_to_be_in_pairs() -> None:
+def test_too_few_samples_are_not_reported_as_paired() -> None:
     made = synthetic_profile()
     tokens = tuple(f"other {name}" for name in made.token_hashes)
     other = dataclasses.replace(made, model="other", token_hashes=tokens).select(made.sample_ids[10:])
@@ -118,7 +122,7 @@ def test_the_remedy_for_two_data_types_is_a_baseline_of_the_other_model() -> Non
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_a_bos_on_one_side_only_is_said_first() -> None:
+def test_a_bos_in_only_one_model_is_reported_first() -> None:
     bare = dataclasses.replace(tiny_vlm(layers=6), name="bare")
     bare.processor.chat_template = bare.processor.chat_template.removeprefix("<s>")
     profiles = [tiny_profile(vlm, samples=N, batch_size=8) for vlm in (bare, tiny_vlm(layers=6))]
@@ -127,63 +131,65 @@ def test_a_bos_on_one_side_only_is_said_first() -> None:
         "  the first token is text in bare, whose prompts have no BOS; in tiny-llava it is BOS <s>, no text: "
         "the similarities with text include it in bare only"
     )
-    found = harness.compare_models(*profiles)
-    assert line in found.lines()
+    comparison = harness.compare_models(*profiles)
+    assert line in comparison.lines()
     assert line in harness.compare_models(*reversed(profiles)).lines()
-    assert {name: side["first_token"] for name, side in found.record()["models"].items()} == {
+    assert {name: side["first_token"] for name, side in comparison.record()["models"].items()} == {
         "bare": "text",
         "tiny-llava": "BOS <s>, no text",
     }
     for profile in profiles:
         again = harness.compare_models(profile, dataclasses.replace(profile, model="again"))
-        assert not any("first token" in told for told in again.lines())
+        assert not any("first token" in text for text in again.lines())
 
 
-def apart(profile: Profile, first: int, amount: float) -> Profile:
-    """Return the profile under another name, with its inter-modal similarity moved from one residual point on."""
+def shifted(profile: Profile, first: int, amount: float) -> Profile:
+    """Return the profile under another name, with its inter-modal similarity shifted from a residual point on."""
     step = np.where(np.arange(L + 1) >= first, amount, 0.0).astype(np.float32)
     return dataclasses.replace(replace_arrays(profile, inter=profile["inter"] + step), model="other")
 
 
-def test_within_the_tolerance_is_not_yet_apart_but_no_longer_bit_for_bit() -> None:
+def test_a_change_within_the_tolerance_counts_as_the_same_but_not_as_bit_identical() -> None:
     made = synthetic_profile()
-    found = harness.compare_models(apart(apart(made, 3, 4e-6), 9, 0.01), made)
-    similarity = next(trace for trace in found.numbers.traces if trace.name == "similarity")
+    comparison = harness.compare_models(shifted(shifted(made, 3, 4e-6), 9, 0.01), made)
+    similarity = next(trace for trace in comparison.numbers.traces if trace.name == "similarity")
     assert (similarity.same_until, similarity.exact_until, similarity.last) == (8, 2, L)
     assert (
         "similarity: the same within 1e-05, sample by sample, up to residual point 8, the input of layer 9; "
         "bit for bit up to residual point 2, the input of layer 3"
-    ) in found.lines()
-    assert found.numbers.weights is None
-    assert not any(line.startswith("weights") for line in found.lines())
+    ) in comparison.lines()
+    assert comparison.numbers.weights is None
+    assert not any(line.startswith("weights") for line in comparison.lines())
 
 
-def test_apart_from_the_first_point_on_is_said_so() -> None:
+def test_a_difference_from_the_first_residual_point_on_is_reported() -> None:
     made = synthetic_profile()
     assert (
         "similarity: different from residual point 0 on, sample by sample"
-        in harness.compare_models(apart(made, 0, 0.01), made).lines()
+        in harness.compare_models(shifted(made, 0, 0.01), made).lines()
     )
 
 
-def test_other_types_are_not_asked_sample_by_sample() -> None:
+def test_different_data_types_are_not_compared_sample_by_sample() -> None:
     made = synthetic_profile()
     narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(ENVIRONMENT, dtype="bfloat16"))
-    found = harness.compare_models(narrow, made)
-    assert found.numbers.traces == ()
-    assert any(line.startswith("readings: not compared sample by sample, bfloat16 against") for line in found.lines())
-    assert "  dtype: float32 -> bfloat16" in found.lines()
+    comparison = harness.compare_models(narrow, made)
+    assert comparison.numbers.traces == ()
+    assert any(
+        line.startswith("readings: not compared sample by sample, bfloat16 against") for line in comparison.lines()
+    )
+    assert "  dtype: float32 -> bfloat16" in comparison.lines()
 
 
-def test_other_settings_are_named_before_anything_is_compared() -> None:
-    then = {"vision_feature_layer": -2, **{f"text_config.field_{index}": index for index in range(8)}}
-    made = dataclasses.replace(synthetic_profile(), configuration=then)
-    now = {name: value + 1 for name, value in then.items()}
-    found = harness.compare_models(dataclasses.replace(made, model="other", configuration=now), made)
-    lines = found.lines()
+def test_changed_settings_are_listed_before_the_results() -> None:
+    baseline_settings = {"vision_feature_layer": -2, **{f"text_config.field_{index}": index for index in range(8)}}
+    made = dataclasses.replace(synthetic_profile(), configuration=baseline_settings)
+    settings = {name: value + 1 for name, value in baseline_settings.items()}
+    comparison = harness.compare_models(dataclasses.replace(made, model="other", configuration=settings), made)
+    lines = comparison.lines()
     assert lines[1] == "  vision_feature_layer: -2 -> -1"
     assert lines[7] == "  3 more settings"
-    assert len(found.record()["configuration"]) == len(then)
+    assert len(comparison.record()["configuration"]) == len(baseline_settings)
 
 
 def test_profiles_of_two_datasets_are_refused() -> None:
@@ -203,7 +209,7 @@ def test_margins_come_from_the_model_and_its_calibration() -> None:
     assert calibrated.describe() == f"made measured in this run ({ENVIRONMENT})"
 
 
-def test_a_stored_calibration_counts_for_exactly_these_weights(tmp_path: Path) -> None:
+def test_a_stored_calibration_applies_only_to_the_same_weights(tmp_path: Path) -> None:
     made, root = synthetic_profile(), tmp_path
     assert stored_calibration(root, made) == Calibration()
     noise = {name: Noise(mean=1e-3, sample=2e-3, changed=1.0) for name in MEASURES}

@@ -1,6 +1,6 @@
-"""Faults that only pictures of several sizes and prompts of several lengths show are found, and placed or named.
+"""Faults that only show with images of several sizes or prompts of several lengths are located or named.
 
-Both bundled models are held against their stored baselines on `scenes-varied`. `pytest -m faults` runs them.
+Both bundled models are compared with their stored baselines on `scenes-varied`. `pytest -m faults` runs them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from harness.tests.support.varied_faults import INSTRUCTBLIP, LLAVA, LOCATED
 pytestmark = pytest.mark.faults
 
 DATASET = "scenes-varied"
-FEW = 16  # their batches of 4, 8 and 16 hold prompts of two or three lengths
-# Tanh in place of GELU moves the samples of the InstructBLIP little; more of them show it.
+FEW = 16  # batches of 4, 8 and 16 of these samples hold prompts of two or three lengths
+# Tanh in place of GELU changes the InstructBLIP samples little, so more samples are needed.
 SAMPLES = {LLAVA: FEW, INSTRUCTBLIP: 32}
 VISIBLE = [(model, fault) for model in (LLAVA, INSTRUCTBLIP) for fault, row in LOCATED.items() if model in row.models]
 
@@ -57,10 +57,10 @@ def changed(vlms: dict[str, Vlm], monkeypatch: pytest.MonkeyPatch) -> Measured:
     """Measure a copy of a model after a change."""
 
     def profile(model: str, change: Change, dataset: str = DATASET, **options: Any) -> Profile:
-        own = copy_vlm(vlms[model])
+        copied = copy_vlm(vlms[model])
         with torch.no_grad():
-            change(own, monkeypatch)
-        return measure(own, dataset, **({"samples": FEW, "controls": (), "progress": False} | options))
+            change(copied, monkeypatch)
+        return measure(copied, dataset, **({"samples": FEW, "controls": (), "progress": False} | options))
 
     return profile
 
@@ -70,7 +70,7 @@ def stored(model: str, dataset: str = DATASET) -> Baseline:
 
 
 @pytest.mark.parametrize(("model", "fault"), VISIBLE)
-def test_a_fault_is_placed_at_its_first_point_and_its_setting_is_named(
+def test_a_fault_is_located_at_its_first_residual_point_and_its_setting_is_named(
     changed: Measured, model: str, fault: str
 ) -> None:
     row = LOCATED[fault]
@@ -89,15 +89,15 @@ def test_a_fault_is_placed_at_its_first_point_and_its_setting_is_named(
 
 
 @pytest.mark.parametrize("fault", ["padding mask ignored", "bilinear for bicubic", "height and width swapped"])
-def test_square_pictures_and_prompts_of_one_length_do_not_show_a_fault(changed: Measured, fault: str) -> None:
-    """The reason for a dataset of its own."""
+def test_square_images_and_prompts_of_equal_length_do_not_show_a_fault(changed: Measured, fault: str) -> None:
+    """This is the reason for the separate dataset."""
     assert failure_messages(changed(LLAVA, LOCATED[fault].change, "scenes"), stored(LLAVA, "scenes")) == []
 
 
-def test_heads_repeated_in_another_order_are_refused_at_the_first_layer(
+def test_key_value_heads_repeated_in_a_different_order_are_refused_at_the_first_layer(
     changed: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a batch is padded, transformers repeats the key-value heads itself."""
+    """In a padded batch, transformers repeats the key-value heads itself."""
 
     def tiled(states: torch.Tensor, times: int) -> torch.Tensor:
         return states.repeat(1, times, 1, 1)

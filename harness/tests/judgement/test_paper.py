@@ -1,4 +1,4 @@
-"""The paper's claims as they are stored: complete, those that are judged, with the numbers that judge them."""
+"""The stored claims of the paper match the judged claims and the numbers of their rules."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def profile() -> Profile:
 
 @pytest.fixture(scope="module")
 def judged() -> dict[str, Claim]:
-    found = reading(phase_curve())
-    return {name: judge(found) for name, judge in CLAIMS.items()}
+    phases = reading(phase_curve())
+    return {name: judge(phases) for name, judge in CLAIMS.items()}
 
 
-def test_the_claims_are_those_that_are_judged_and_those_that_have_a_case() -> None:
+def test_every_stored_claim_is_judged_and_has_a_case() -> None:
     assert list(paper_claims()) == list(CLAIMS)
     cases = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "cases").glob("test_*.py"))
     assert set(re.findall(r'replication\(claim="([\w-]+)"\)', cases)) == set(CLAIMS)
@@ -50,7 +50,7 @@ def test_the_claims_are_those_that_are_judged_and_those_that_have_a_case() -> No
 
 @pytest.mark.parametrize("name", CLAIMS)
 @pytest.mark.parametrize("verdict", [ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE])
-def test_a_claim_that_does_not_hold_is_told_with_the_papers_sentence(
+def test_the_message_on_a_claim_that_does_not_hold_quotes_the_paper(
     name: str, verdict: ClaimVerdict, profile: Profile, judged: dict[str, Claim]
 ) -> None:
     expected = AssertionError if verdict is ClaimVerdict.FAILS else pytest.xfail.Exception
@@ -63,7 +63,7 @@ def test_a_claim_that_does_not_hold_is_told_with_the_papers_sentence(
     assert f": {claim['statement']} tested as: {claim['tested_as']} " in message
 
 
-def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:
+def test_the_declared_readings_equal_the_constants_of_the_rules() -> None:
     numbers = {
         "prominence_share": segments.PROMINENCE_SHARE,
         "least_prominence": segments.MIN_PROMINENCE,
@@ -71,11 +71,12 @@ def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:
         "least_reversal": monotone.MIN_REVERSAL,
         "least_recall_gain": rules.MIN_RECALL_GAIN,
     }
-    found = reading(phase_curve())
+    phases = reading(phase_curve())
     shares = {
-        "very_early": next(part.margin for part in rules.alignment(found).parts if "quarter" in part.name) / found.last,
-        "very_late": next(part.margin for part in rules.output_preparation(found).parts if "quarter" in part.name)
-        / found.last,
+        "very_early": next(part.margin for part in rules.alignment(phases).parts if "quarter" in part.name)
+        / phases.last,
+        "very_late": next(part.margin for part in rules.output_preparation(phases).parts if "quarter" in part.name)
+        / phases.last,
     }
     declared = {name: value for claim in paper_claims().values() for name, value in claim.readings.items()}
     assert declared == numbers | shares

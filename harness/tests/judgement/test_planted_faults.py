@@ -1,7 +1,7 @@
-"""The suite is worth what it catches: planted faults must be found, and named; harmless changes must not be.
+"""Planted faults are found and named, and harmless changes reproduce.
 
-Each entry is measured on the bundled pairs and held against their stored baselines, by the checks that the cases use.
-`pytest -m faults` runs them: minutes, so that plain `pytest` leaves them out.
+Each change is measured on the bundled pairs and compared with their stored baselines, by the checks that the cases use.
+Plain `pytest` skips these tests because they take minutes; `pytest -m faults` runs them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from harness.tests.support.reproduction_checks import (
 
 pytestmark = pytest.mark.faults
 
-PAIRED = 32  # the fewest that are compared in pairs
+PAIRED = 32  # the fewest samples that are compared in pairs
 DIFFERING = 64
 CHANGED_INPUTS = "pictures of other samples"
 
@@ -78,17 +78,17 @@ def changed(stored: Baseline, monkeypatch: pytest.MonkeyPatch) -> Measured:
     """Measure the pair of the baseline on a copy of a model, after a change."""
 
     def profile(vlm: Vlm, change: Change, **options: Any) -> Profile:
-        own = copy_vlm(vlm)
+        copied = copy_vlm(vlm)
         with torch.no_grad():
-            change(own, monkeypatch)
+            change(copied, monkeypatch)
         options = {"samples": PAIRED, "controls": (), "word_order": False, "progress": False} | options
-        return measure(own, stored.profile.dataset, **options)
+        return measure(copied, stored.profile.dataset, **options)
 
     return profile
 
 
 def different(profile: Profile, stored: Baseline) -> list[str]:
-    """Return the complaints that something differs by more than its margin."""
+    """Return the messages on measures, boundaries and phases that differ by more than their margin."""
     checks = [
         lambda family=family: check_equivalent(profile, stored, compare(profile, stored, family))
         for family in FAMILIES.values()
@@ -99,7 +99,7 @@ def different(profile: Profile, stored: Baseline) -> list[str]:
 
 
 def assert_named(message: str) -> None:
-    """A complaint says which measure moved, on which pair, and where."""
+    """Assert that a message names the changed measure, the pair and the position."""
     titles = [measure.title for family in FAMILIES.values() for measure in family.measures]
     titles += ["phase boundaries", "phases"]
     assert any(f"{title} of {MODEL} on scenes" in message for title in titles), message
@@ -139,7 +139,7 @@ def test_a_harmless_change_reproduces(llava: Vlm, stored: Baseline, changed: Mea
     assert_reproduces(profile, stored)
 
 
-def test_the_harmless_changes_of_the_inputs_take_place(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_harmless_changes_change_the_inputs(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = find_dataset("scenes").draw(8, 0, Source())
     shuffle_samples(llava, monkeypatch)
     again = find_dataset("scenes").draw(8, 0, Source())
@@ -169,16 +169,14 @@ def test_a_model_saved_and_loaded_again_reproduces(
 
 def test_another_seed_of_the_noise_control_reproduces(llava: Vlm, stored: Baseline, changed: Measured) -> None:
     profile = changed(llava, change_nothing, controls=("noise",), control_seed=1)
-    then = stored.profile.select(profile.sample_ids)
-    assert np.abs(profile.controls["noise"]["inter"] - then.controls["noise"]["inter"]).max() > 1e-3
+    baseline_profile = stored.profile.select(profile.sample_ids)
+    assert np.abs(profile.controls["noise"]["inter"] - baseline_profile.controls["noise"]["inter"]).max() > 1e-3
     assert_reproduces(profile, stored)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_need_only_be_equivalent_does_not_differ(
-    llava: Vlm, stored: Baseline, changed: Measured, dtype: str
-) -> None:
-    """The weights in 8 bits, or all numbers in bfloat16."""
+def test_a_lower_precision_does_not_differ(llava: Vlm, stored: Baseline, changed: Measured, dtype: str) -> None:
+    """The weights are in 8 bits, or all numbers are in bfloat16."""
     if dtype == "float32":
         profile = changed(llava, quantise(8), samples=None)
     else:

@@ -1,4 +1,4 @@
-"""Every verdict on synthetic profiles of known truth, by the way that a measured profile goes."""
+"""Verdicts on synthetic profiles with known truth, from the same functions as for measured profiles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.profile.profile import Profile
 
 DEPTH, N = 30, 128
 SAME, OTHER, OPEN = Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE
-HOLDS, FAILS, UNDECIDED = ClaimVerdict.HOLDS, ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE
+HOLDS, FAILS, INCONCLUSIVE = ClaimVerdict.HOLDS, ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE
 
 REVERSAL = Shape("reversal", (0, 7, 15, 18, 20, 24, 30), (0.10, 0.45, 0.20, 0.42, 0.375, 0.65, 0.40))
 FLAT = Shape("flat", (0, DEPTH), (0.3, 0.3))
@@ -40,9 +40,9 @@ def measured(shape: Shape = SHARP, change: Change = UNCHANGED, *, paired: bool =
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What became of the four sharp phases, and the verdicts in pairs: of the curve, boundaries, phases and recall.
+    """A change of the four sharp phases, and the expected paired verdicts on curve, boundaries, phases and recall.
 
-    `layers` are among those that must be named; `unpaired` is the verdict on the curve, or on recall, of new samples.
+    The verdict must name at least `layers`. `unpaired` is the verdict on new samples, for the curve or for recall.
     """
 
     name: str
@@ -70,18 +70,18 @@ TRUTHS = (
 EACH = pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth.name)
 
 
-def judged(now: Profile, family: str) -> Comparison:
-    return compare(now, baseline(), FAMILIES[family])
+def judged(profile: Profile, family: str) -> Comparison:
+    return compare(profile, baseline(), FAMILIES[family])
 
 
 @EACH
-def test_verdicts_in_pairs_are_those_of_the_truth(truth: Truth) -> None:
-    now = measured(truth.shape, truth.change)
-    curve, recall = judged(now, "inter"), judged(now, "lens")
+def test_paired_verdicts_match_the_truth(truth: Truth) -> None:
+    profile = measured(truth.shape, truth.change)
+    curve, recall = judged(profile, "inter"), judged(profile, "lens")
     assert (curve.verdict, recall.verdict) == (truth.curve, truth.recall)
-    assert compare_boundaries(now, baseline()).verdict is truth.boundaries
-    assert compare_intervals(now, baseline()).verdict is truth.phases
-    assert judged(now, "attention").verdict is SAME
+    assert compare_boundaries(profile, baseline()).verdict is truth.boundaries
+    assert compare_intervals(profile, baseline()).verdict is truth.phases
+    assert judged(profile, "attention").verdict is SAME
     changed = recall.findings[1] if truth.recall is OTHER else curve.findings[0]
     assert truth.layers <= set(changed.agreement.layers)
     assert changed.agreement.mean.paired
@@ -89,22 +89,22 @@ def test_verdicts_in_pairs_are_those_of_the_truth(truth: Truth) -> None:
 
 
 @EACH
-def test_verdicts_on_new_samples_are_those_of_the_truth(truth: Truth) -> None:
-    now = measured(truth.shape, truth.change, paired=False)
-    changed = judged(now, "lens" if truth.recall is OTHER else "inter")
+def test_verdicts_on_new_samples_match_the_truth(truth: Truth) -> None:
+    profile = measured(truth.shape, truth.change, paired=False)
+    changed = judged(profile, "lens" if truth.recall is OTHER else "inter")
     assert changed.verdict is truth.unpaired
     assert not changed.findings[0].agreement.mean.paired
-    assert judged(now, "attention").verdict is not OTHER
+    assert judged(profile, "attention").verdict is not OTHER
 
 
 def test_the_same_numbers_reproduce_everywhere() -> None:
-    now = Population(SHARP, DEPTH, N).draw(1)
-    verdicts = [judged(now, family).verdict for family in FAMILIES]
-    verdicts += [compare_boundaries(now, baseline()).verdict, compare_intervals(now, baseline()).verdict]
+    profile = Population(SHARP, DEPTH, N).draw(1)
+    verdicts = [judged(profile, family).verdict for family in FAMILIES]
+    verdicts += [compare_boundaries(profile, baseline()).verdict, compare_intervals(profile, baseline()).verdict]
     assert set(verdicts) == {Verdict.REPRODUCES}
 
 
-def test_the_shift_has_its_size_and_the_lost_phase_its_name() -> None:
+def test_the_size_of_a_shift_and_the_changed_phase_are_reported() -> None:
     shifts = compare_boundaries(measured(change=Change(layers=2.0)), baseline()).shifts
     assert [shift.effect for shift in shifts[:3]] == [2.0, 2.0, 2.0]
     assert [round(shift.effect) for shift in shifts[4:6]] == [2, 2]
@@ -114,9 +114,9 @@ def test_the_shift_has_its_size_and_the_lost_phase_its_name() -> None:
         (2, Question.PRESENCE, EDGES[1], EDGES[2])
     ]
     reversed_ = compare_intervals(measured(REVERSAL), baseline())
-    found = [finding for finding in reversed_.findings if finding.verdict is OTHER]
-    assert [(finding.phase, finding.question) for finding in found] == [(3, Question.MONOTONICITY)]
-    assert found[0].layers == (18, 20)
+    reversals = [finding for finding in reversed_.findings if finding.verdict is OTHER]
+    assert [(finding.phase, finding.question) for finding in reversals] == [(3, Question.MONOTONICITY)]
+    assert reversals[0].layers == (18, 20)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,16 @@ def test_the_shift_has_its_size_and_the_lost_phase_its_name() -> None:
     [
         (SHARP, 4, HOLDS, "four monotone segments"),
         (REVERSAL, 4, FAILS, "no reversal in III"),
-        (FLAT, 0, UNDECIDED, "four monotone segments"),
+        (FLAT, 0, INCONCLUSIVE, "four monotone segments"),
         (THREE, 3, FAILS, "four monotone segments"),
         (FIVE, 5, FAILS, "four monotone segments"),
     ],
     ids=lambda value: value.name if isinstance(value, Shape) else "",
 )
-def test_claims_are_those_of_the_truth(shape: Shape, segments: int, four_phases: ClaimVerdict, decisive: str) -> None:
-    """The flat curve is called undecided: noise alone has a range, and a tenth of it is no prominence to exclude."""
+def test_verdicts_on_claims_match_the_truth(
+    shape: Shape, segments: int, four_phases: ClaimVerdict, decisive: str
+) -> None:
+    """The flat curve is inconclusive, because the prominence is a share of its range, which is only noise."""
     reading = phase_reading(measured(shape))
     claims = judge_claims(reading)
     assert reading.any_segments.count == segments

@@ -1,4 +1,4 @@
-"""Per-sample tolerances by environment and calibration, where a change is located, and what the message says of it."""
+"""Per-sample tolerances by environment and calibration, the location of a change, and its message."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def measured(**environment: str) -> Profile:
 
 
 @pytest.mark.parametrize(
-    ("here", "then", "amount"),
+    ("environment", "baseline_environment", "amount"),
     [
         ({}, {}, 5e-5),
         ({"torch": "2.16.0", "attention": "eager"}, {}, 5e-5),
@@ -52,14 +52,14 @@ def measured(**environment: str) -> Profile:
         ({"dtype": "bfloat16"}, {"dtype": "bfloat16"}, None),
     ],
 )
-def test_the_declared_tolerance_is_that_of_both_environments(
-    here: dict[str, str], then: dict[str, str], amount: float | None
+def test_the_declared_tolerance_depends_on_both_environments(
+    environment: dict[str, str], baseline_environment: dict[str, str], amount: float | None
 ) -> None:
-    found = calibrated_tolerance(measured(**here), baseline(**then), "inter")
-    assert (None if found is None else found.amount) == amount
+    tolerance = calibrated_tolerance(measured(**environment), baseline(**baseline_environment), "inter")
+    assert (None if tolerance is None else tolerance.amount) == amount
 
 
-def test_calibration_raises_the_tolerance_and_says_why() -> None:
+def test_calibration_raises_the_tolerance_and_names_the_reason() -> None:
     quiet = baseline(variant("float32", 2.7e-6), variant("bfloat16", 8e-3))
     assert sample_tolerance(measured(), quiet, "inter").reason == CPU_TOLERANCE.reason
     loud = sample_tolerance(measured(), baseline(variant("float32", 3e-5)), "inter")
@@ -67,15 +67,15 @@ def test_calibration_raises_the_tolerance_and_says_why() -> None:
     assert loud.reason == "3 x the calibrated noise of a sample, 3e-05"
     narrow = sample_tolerance(measured(dtype="bfloat16"), quiet, "inter")
     assert narrow.amount == pytest.approx(2.4e-2)
-    # A GPU's noise is no CPU's.
+    # The noise of a GPU does not apply to a CPU.
     gpu = baseline(variant("float32", 2.7e-6), variant("float32", 5e-4, "cuda"))
     assert sample_tolerance(measured(), gpu, "inter").amount == CPU_TOLERANCE.amount
     assert sample_tolerance(measured(device="cuda"), gpu, "inter").amount == pytest.approx(1.5e-3)
 
 
-def test_a_change_is_located_by_the_noise_whatever_the_tolerance() -> None:
-    def located(held: Baseline, **environment: str) -> float:
-        return float(np.max(locating_tolerance(measured(**environment), held, "inter").amount))
+def test_a_change_is_located_by_the_noise_and_not_by_the_tolerance() -> None:
+    def located(compared: Baseline, **environment: str) -> float:
+        return float(np.max(locating_tolerance(measured(**environment), compared, "inter").amount))
 
     assert located(baseline()) == 1e-5
     assert located(baseline(variant("float32", 1e-6))) == 1e-5
@@ -87,17 +87,17 @@ def test_a_change_is_located_by_the_noise_whatever_the_tolerance() -> None:
     assert locating_tolerance(measured(), baseline(), "recall_5").share == 0.99
 
 
-def test_another_model_of_this_run_is_held_to_the_same_tolerance() -> None:
+def test_a_model_measured_in_the_same_run_has_the_same_tolerance() -> None:
     made = measured()
     assert sample_tolerance(made, reference_from_profile(made), "inter").amount == CPU_TOLERANCE.amount
     assert locating_tolerance(made, reference_from_profile(made), "inter").amount == 1e-5
 
 
-def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -> None:
-    held = baseline(variant("float32", 2.7e-6))
+def test_a_small_change_fails_with_its_layer_and_its_multiple_of_the_noise() -> None:
+    stored = baseline(variant("float32", 2.7e-6))
     step = np.where(np.arange(L + 1) >= 9, 5.9e-4, 2e-5 * (np.arange(L + 1) >= 3)).astype(np.float32)
-    now = replace_arrays(held.profile, inter=held.profile["inter"] + step)
-    comparison = compare(now, held, FAMILIES["inter"])
+    profile = replace_arrays(stored.profile, inter=stored.profile["inter"] + step)
+    comparison = compare(profile, stored, FAMILIES["inter"])
     finding = comparison.findings[0]
     assert (comparison.verdict, finding.agreement.reproduced, finding.agreement.beyond_tolerance) == (
         "equivalent",
@@ -105,26 +105,26 @@ def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -
         64,
     )
     assert (finding.agreement.largest, finding.agreement.tolerance.noise) == pytest.approx((5.9e-4, 2.7e-6), rel=1e-3)
-    text = join_lines(AssertionError("\n".join(changed_measure_lines(finding, now)).replace("\u00a0", " ")))
+    text = join_lines(AssertionError("\n".join(changed_measure_lines(finding, profile)).replace("\u00a0", " ")))
     assert (
         "64 of 64 samples are beyond the per-sample tolerance 5e-05 (declared for float32 on CPUs); largest change "
         "0.00059, 219 x the noise; worst: sample-"
     ) in text
-    trace = reading_traces(now, held)[0]
+    trace = reading_traces(profile, stored)[0]
     assert (trace.same_until, trace.exact_until) == (2, 2)
     assert trace.tolerance == pytest.approx(4 * 2.7e-6)
 
 
-def test_worst_samples_are_named_by_the_run_where_the_baseline_lacks_some() -> None:
-    now = measured()
-    held = to_baseline(now.select(now.sample_ids[10:]))
-    moved = now["inter"].copy()
-    moved[20] += np.float32(0.01)
-    finding = compare(replace_arrays(now, inter=moved), held, FAMILIES["inter"]).findings[0]
-    assert [now.sample_ids[change.index] for change in finding.agreement.worst_samples] == ["sample-20"]
+def test_worst_samples_are_rows_of_the_run_if_the_baseline_lacks_samples() -> None:
+    profile = measured()
+    stored = to_baseline(profile.select(profile.sample_ids[10:]))
+    similarity = profile["inter"].copy()
+    similarity[20] += np.float32(0.01)
+    finding = compare(replace_arrays(profile, inter=similarity), stored, FAMILIES["inter"]).findings[0]
+    assert [profile.sample_ids[change.index] for change in finding.agreement.worst_samples] == ["sample-20"]
 
 
-def test_the_device_of_a_calibration_run_is_stored_and_read_from_older_files() -> None:
+def test_the_device_of_a_calibration_run_is_stored_and_inferred_in_older_files() -> None:
     runs = {"eager": variant("float32", 1e-6), "cuda": variant("float32", 5e-4, "cuda")}
     record = Calibration(runs).record()
     assert "device" not in record["eager"]
@@ -150,14 +150,14 @@ def eps(vlm: Vlm) -> None:
 
 @pytest.mark.usefixtures("tiny_data")
 @pytest.mark.parametrize(("fault", "last_same"), [(tanh, -1), (theta, 0), (eps, 0)])
-def test_a_changed_constant_does_not_reproduce_and_is_placed_where_it_acts(
+def test_a_changed_constant_does_not_reproduce_and_is_located_where_it_acts(
     fault: Callable[[Vlm], None], last_same: int
 ) -> None:
-    held = to_baseline(tiny_profile(tiny_vlm(layers=6), samples=32, batch_size=8))
+    stored = to_baseline(tiny_profile(tiny_vlm(layers=6), samples=32, batch_size=8))
     vlm = tiny_vlm(layers=6)
     fault(vlm)
-    now = tiny_profile(vlm, samples=32, batch_size=8)
-    assert compare(now, held, FAMILIES["inter"]).findings[0].agreement.reproduced is False
-    similarity = reading_traces(now, held)[0]
+    profile = tiny_profile(vlm, samples=32, batch_size=8)
+    assert compare(profile, stored, FAMILIES["inter"]).findings[0].agreement.reproduced is False
+    similarity = reading_traces(profile, stored)[0]
     assert similarity.same_until == last_same
     assert similarity.tolerance == 4 * MIN_NOISE
