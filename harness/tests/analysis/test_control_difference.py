@@ -76,7 +76,7 @@ def test_the_order_of_the_samples_does_not_matter(seed: int, size: int) -> None:
 
 
 def test_a_control_of_other_samples_is_refused() -> None:
-    with pytest.raises(ValueError, match="not of the same samples"):
+    with pytest.raises(ValueError, match="does not have the same samples"):
         difference_rows(np.zeros((4, 5)), np.zeros((3, 5)))
 
 
