@@ -81,7 +81,7 @@ def test_two_fixture_models_are_compared(cases_with_plugin: Cases) -> None:
     result.assert_outcomes(skipped=2, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "my_tuned against my_vlm on tiny: 32 samples, compared in pairs",
+            "my_tuned against my_vlm on tiny: 32 samples, paired",
             "weights differ in layers 5-6; the same in layers 1-4,*",
             "SKIPPED*with --phase-against no stored ratio is read*",
         ]
