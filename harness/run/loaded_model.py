@@ -146,11 +146,13 @@ class LoadedModel:
 
         device, dtype = self.options.device, self.options.dtype
         if device != "auto" and choose_device(device).type != vlm.device.type:
-            raise PhaseError(f"--phase-device {device}: the fixture {name} returns its model on {vlm.device}; move it")
+            raise PhaseError(
+                f"--phase-device {device}: the fixture {name} returns its model on {vlm.device}; move it in the fixture"
+            )
         if dtype != "auto" and choose_dtype(dtype, vlm.device, bundled=False) != vlm.dtype:
             actual = str(vlm.dtype).removeprefix("torch.")
             raise PhaseError(
-                f"--phase-dtype {dtype}: the fixture {name} returns its model in {actual}; convert it there"
+                f"--phase-dtype {dtype}: the fixture {name} returns its model in {actual}; convert it in the fixture"
             )
 
 
