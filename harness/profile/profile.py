@@ -52,12 +52,12 @@ class Profile:
 
     `arrays` holds the following, with n samples, L layers and P = L + 1 residual points.
     The similarity curves of `measures.CURVES`: cosines, float32 (n, P).
-    `post_norm_<curve>`: the same after the final norm, (n,).
-    `norm_<group>` and `weight_<group>` for `measures.SHARE_GROUPS`: shares of the last token's attention, (n, L). They
-    are 0 in layers without shares.
-    `hits` and `chance_hits`: words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5.
-    `words` and `chance_words`: the numbers of words sought, (n,). Without recall these four arrays are absent.
-    `exit_agreement`: 0 or 1, (n, P).
+    Arrays `post_norm_<curve>`: the same after the final norm, (n,).
+    Arrays `norm_<group>` and `weight_<group>` for `measures.SHARE_GROUPS`: shares of the last token's attention, (n,
+    L). They are 0 in layers without shares.
+    Arrays `hits` and `chance_hits`: words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5.
+    Arrays `words` and `chance_words`: the numbers of words sought, (n,). Without recall these four arrays are absent.
+    Array `exit_agreement`: 0 or 1, (n, P).
 
     `controls` holds the similarity curves of every measured control on the same samples.
 
