@@ -22,7 +22,7 @@ from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
 
 _PROGRAM = "python -m harness.lab.cost"
-# The published prompt has about 600 tokens. A CPU runs a sixteenth of the layers because all take too long.
+# The published prompt has about 600 tokens. A CPU runs 2 of the 32 layers, because all 32 take too long.
 _FULL_TOKENS = 600
 _FULL_LAYERS = {"cpu": 2, "cuda": 32}
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_page(page: Path, runs: Sequence[CostRun]) -> None:
-    """Write the page, and beside it a plot for every run with several prompt lengths.
+    """Write the page and, in the same directory, a plot for every run with several prompt lengths.
 
     Raises:
         OSError: a file cannot be written.
@@ -73,7 +73,7 @@ def write_page(page: Path, runs: Sequence[CostRun]) -> None:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """Return the command line without the local path of --json, which is of no use to readers of the page."""
+    """Return the command line that the page shows; --json is omitted because its path is local."""
     parts = [
         part
         for index, part in enumerate(arguments)
@@ -123,9 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         "--full-width",
         type=_number,
         metavar="LAYERS",
-        help="layers, of 32, for LLaVA-1.5-7B's widths",
+        help="depth, up to 32, of a random-weight model with LLaVA-1.5-7B's widths",
     )
-    add("--pairs", type=_names(PAIRS), metavar="MODEL,...", help="bundled models with their own samples")
+    add("--pairs", type=_names(PAIRS), metavar="MODEL,...", help="bundled models, each with its own samples")
     add("--batches", type=_numbers, default=BATCHES, metavar="N,...", help="batch sizes of the pairs")
     add = parser.add_argument_group("measuring").add_argument
     add("--contestants", type=_names(tuple(CONTESTANTS)), metavar="NAME,...", help=", ".join(CONTESTANTS))
@@ -135,13 +135,13 @@ def _parser() -> argparse.ArgumentParser:
         "--samples",
         type=int,
         metavar="N",
-        help="samples per pair of the full measurement (default: all; 0: omit)",
+        help="samples in the full measurement of each pair (default: all; 0 omits the full measurements)",
     )
     add("--device", default="auto")
     add("--dtype", default="auto")
     add("--threads", type=_number, metavar="N", help="number of torch's threads on a CPU")
     add = parser.add_argument_group("output").add_argument
-    add("--profile", action="store_true", help="only print a profile of the time in each cell")
+    add("--profile", action="store_true", help="print only a breakdown of the time in each cell")
     add("--json", type=Path, metavar="FILE", help="write the results to FILE")
     add(
         "--read",
@@ -149,9 +149,9 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="do not measure: read these",
+        help="read stored results from FILE instead of measuring; may be repeated",
     )
-    add("--page", type=Path, metavar="FILE", help="write the page to FILE and its plot beside it")
+    add("--page", type=Path, metavar="FILE", help="write the page to FILE and its plots to the same directory")
     return parser
 
 

@@ -32,7 +32,7 @@ NNSIGHT = "nnsight"
 class Contestant:
     """A way to run a batch.
 
-    `prepare` takes a subject and returns the function to time, which returns its readings. `description` is a line of
+    `prepare` takes a subject and returns the function to time, whose result is the readings. `description` is a line of
     the page. A `costly` contestant runs only once or twice if the budget is short.
     """
 
@@ -127,7 +127,7 @@ CONTESTANTS: Mapping[str, Contestant] = MappingProxyType(
         ),
         NNSIGHT: Contestant(
             nnsight_reader,
-            "similarity alone: nnsight saves the layers' inputs, which the same sums reduce afterwards",
+            "similarity alone, computed from the layers' inputs after nnsight has saved them",
         ),
     }
 )

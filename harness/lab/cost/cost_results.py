@@ -42,7 +42,7 @@ class Cell:
 class CellResult:
     """The measurements of one cell.
 
-    times: seconds per round for each contestant, None for a round it skipped. peaks: peak bytes of a forward pass
+    times: seconds per round for each contestant, None for a skipped round. peaks: peak bytes of a forward pass
     beyond the memory in use before. weights: bytes of the model's parameters. left_open: share of image tokens x
     residual points for which the lens had to read the full vocabulary, None where no lens ran. absent: the reason why
     a contestant has no times.

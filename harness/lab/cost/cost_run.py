@@ -34,7 +34,10 @@ _PACKAGES = ("torch", "transformers", "nnsight")
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Settings of a measurement: contestants by name, and a fixed number of rounds or a budget in seconds per cell."""
+    """Settings of a measurement: contestants by name, and a fixed number of rounds or a budget in seconds per cell.
+
+    `tick` is called before each contestant and after each timed pass, for example to refresh a progress bar.
+    """
 
     contestants: Sequence[str]
     rounds: int | None
@@ -169,7 +172,7 @@ def time_measurement(vlm: Vlm, dataset: str, **options: Any) -> MeasurementTime:
 
 
 def run_plan(plan: CostPlan, command: str) -> CostRun:
-    """Return the results of a plan; `command` is the command line that the page shows.
+    """Measure all cells of a plan and return the results; `command` is the command line that the page shows.
 
     Raises:
         DeviceError, WeightsError: the device or a pair's weights are unavailable.

@@ -161,7 +161,7 @@ def drawn_inputs(model: Any, groups: TokenGroups, generator: torch.Generator) ->
 
 
 def drawn_references(vocabulary: int, batch: int, generator: torch.Generator) -> References:
-    """Return twenty own words and twenty chance words per sample, each of three random vocabulary entries."""
+    """Return 20 reference words and 20 chance words per sample, each of three random vocabulary entries."""
     drawn = torch.randint(3, vocabulary - 1, (2, batch, WORDS, SPELLINGS), generator=generator).tolist()
     true, chance = (tuple(tuple(tuple(sorted(word)) for word in sample) for sample in kind) for kind in drawn)
     return References(true, chance)

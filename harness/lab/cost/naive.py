@@ -125,7 +125,7 @@ def _shares(subject: Subject, norms: torch.Tensor) -> torch.Tensor:
 
 
 def _hits(subject: Subject, states: torch.Tensor) -> torch.Tensor:
-    """Count the words among the top entries of any image token, int (batch, 2, len(KS)), given normed states."""
+    """Count the words among the top entries of any image token: int (batch, 2, len(KS)); the states are normed."""
     references = subject.task.references
     counts = torch.zeros((len(states), 2, len(KS)), dtype=torch.long)
     for row, image in enumerate(subject.groups.image):

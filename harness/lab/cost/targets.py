@@ -38,7 +38,7 @@ class Ratio:
 class Growth:
     """Fitted exponents of extra ~ tokens^a x layers^b with their intervals, None where only one value was measured.
 
-    The fit uses `cells` cells. It drops the `dropped` cells whose extra is not positive, which has no logarithm.
+    The fit uses `cells` cells. It excludes `dropped` cells, whose extra is not positive and so has no logarithm.
     """
 
     tokens: tuple[float, Interval] | None
@@ -64,14 +64,14 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """A phrase: met, or missed by an amount; it notes a limit that lies inside the interval."""
+        """The verdict as text: met, or missed by an amount, with a note if the limit lies inside the interval."""
         low, high = self.interval or (self.measured, self.measured)
         if high <= self.limit:
             return "met"
         missed = f"missed by {self.format_number(self.measured - self.limit)}"
         if low > self.limit:
             return f"**{missed}**"
-        return f"{'met' if self.measured <= self.limit else missed}, but the interval holds the target"
+        return f"{'met' if self.measured <= self.limit else missed}, but the interval contains the target"
 
 
 def ratio(result: CellResult, contestant: str) -> Ratio | None:

@@ -27,7 +27,8 @@ FLIPPED_SHARE = 0.05
 #: Standard deviation between samples of the strength of a change; its mean is one.
 STRENGTH_SPREAD = 0.25
 
-# By measure: offset and factor that turn the inter-modal mean into its mean, and its standard deviation.
+# By measure: the offset and the factor that map the inter-modal mean to the mean of the measure, and the standard
+# deviation between samples.
 _MEANS: Mapping[str, tuple[float, float, float]] = {
     "inter": (0.0, 1.0, SPREAD),
     "inter_instruction": (0.02, 0.95, SPREAD),
@@ -228,7 +229,7 @@ def _normalised_shares(kind: str, parts: Mapping[str, FloatArray]) -> dict[str, 
 
 
 def _draw_few(rng: np.random.Generator, n: int, points: int) -> tuple[Array, Array]:
-    """Draw a few of `n` rows, and for each row an index in the last third of the points."""
+    """Draw a few of `n` rows and, for each of these rows, an index in the last third of the points."""
     rows = np.flatnonzero(rng.random(n) < FLIPPED_SHARE)
     return rows, rng.integers(2 * points // 3, points, len(rows))
 

@@ -1,8 +1,8 @@
 """The dense attribute loss: predict colour, shape and size of the object that covers a patch.
 
 If the image tokens do not keep the order of the patches, row and column are predicted too. Without positions in the
-features, a Q-Former names the objects of a scene but confuses their positions. The loss trains the vision tower before
-the captions and together with them. The head is discarded after training.
+features, a Q-Former names the objects of a scene but confuses their positions. Stage 0 of
+the training uses this loss alone, stage 1 adds it to the caption loss. The head is discarded after training.
 """
 
 from __future__ import annotations

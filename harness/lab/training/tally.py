@@ -1,10 +1,10 @@
 """Comparison of a bundled model's captions with their scenes.
 
-Each shape word ends an object. The object's colour and size are the last such words since the previous object. The k-th
-object of the caption is compared with the k-th object of the scene in raster order; a missing object is wrong in every
-attribute. The first relation word between objects 1 and 2 is the first relation. The first one after object 3 is the
-second relation. A relation is right only if its word is right and both objects are right in colour and shape; the word
-alone is counted separately. An exact caption equals the canonical caption letter by letter.
+Each shape word ends an object. Its colour and size are the last colour and size words since the previous object. The
+k-th object of the caption is compared with the k-th object of the scene in raster order; a missing object is wrong in
+every attribute. The first relation word between objects 1 and 2 is the first relation. The first relation word after
+object 3 is the second relation. A relation is right only if its word is right and both objects are right in colour and
+shape; the word alone is counted separately. An exact caption equals the canonical caption letter by letter.
 """
 
 from __future__ import annotations

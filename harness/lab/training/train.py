@@ -132,7 +132,7 @@ class Trainer:
         write_atomically(self.out / "training.json", text.encode())
 
     def resume(self) -> None:
-        """Resume from the checkpoint in the output directory; the record keeps the earlier plan."""
+        """Resume from the checkpoint in the output directory; the record lists the earlier plans."""
         state = read_checkpoint(self.out / "checkpoint.pt")
         if state["stage"] == 1:
             self._next_stage()

@@ -200,7 +200,7 @@ class _Examination:
             f"the {total} image positions",
         )
         self.remark(first > 0, f"the image enters at residual point {first}")
-        unchanged = f"{total - inside} of {total} image positions changed with none of {_OTHER_IMAGES} other images"
+        unchanged = f"{total - inside} of {total} image positions stayed the same with {_OTHER_IMAGES} other images"
         self.remark(inside < total, unchanged)
 
     def _layer_inputs(self, seed: int | None = None) -> list[torch.Tensor]:

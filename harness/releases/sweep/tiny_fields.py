@@ -25,7 +25,7 @@ _HALF_ROTARY = (
 )
 _SECTIONS = "older releases have no rotary sections by default"
 _ROTARY = _under("text_config", rope_parameters=_rope(1e6, mrope_section=[16, 24, 24]))
-_CODES = "images become vocabulary entries by a map that the default configuration leaves out"
+_CODES = "the default configuration lacks the map from image codes to vocabulary entries"
 _CODEBOOK = {"resolution": 64, "base_channels": 32, "embed_dim": 64, "latent_channels": 64}
 _SHARED = (
     "the published models' last layers share the keys and values of earlier ones, which is off by default",

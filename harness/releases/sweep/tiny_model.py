@@ -83,7 +83,7 @@ def draw_weights(model: Any, seed: int = 0) -> None:
             continue
         drawn = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim < 2:
-            # Some are created from uninitialised memory.
+            # Some parameters are created from uninitialised memory.
             parameter.nan_to_num_(0.0, 0.0, 0.0).clamp_(-2.0, 2.0).add_(0.1 * drawn)
         elif "embed" in name:
             parameter.copy_(0.5 * drawn)
@@ -122,7 +122,7 @@ def tiny_config(model_type: str) -> Any:
         part[name] = value
     config = kind.from_dict(small)
     for part in (config, config.get_text_config(decoder=True)):
-        # Models of some releases read it although their configurations lack it.
+        # Models of some releases read `pad_token_id` although their configurations lack it.
         if not hasattr(part, "pad_token_id"):
             part.pad_token_id = None
     return config

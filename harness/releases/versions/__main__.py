@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             metavar="V",
             type=_version,
-            help=f"a release of {name}; may be repeated. Default with neither option: {', '.join(releases)}",
+            help=f"a release of {name}; may be repeated (default if neither library is named: {', '.join(releases)})",
         )
     parser.add_argument("--only", choices=tuple(PARTS), help="run only the type sweep or only the bundled pairs")
     parser.add_argument("--anew", action="store_true", help="run finished cells again")
