@@ -1,4 +1,7 @@
-"""What a baseline is worth before it is written: would it stay quiet with nothing changed, and find what matters?"""
+"""Power of a baseline, simulated before it is written.
+
+Two shares: unchanged runs judged equivalent, and relevant changes detected.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,19 @@ from harness.analysis.mean_difference import Sides, Verdict
 
 MIN_EQUIVALENT, MIN_DETECTED = 0.95, 0.80
 SHIFT_LAYERS, RECALL_LOSS = 2.0, 0.10
-#: A comparison of recall takes a tenth of the time of one of curves with their boundaries.
+#: Comparing recall takes a tenth of the time of comparing curves with their boundaries.
 DRAWS, RECALL_DRAWS = 40, 160
-#: Multiples of a baseline's samples that a refusal tries.
+#: Multiples of the baseline's sample count that a refusal tries.
 SAMPLE_FACTORS = (1.5, 2.0, 3.0)
 _THE_SAME = (Verdict.REPRODUCES, Verdict.EQUIVALENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """What the decision rule said of simulated runs of one measure against a baseline with `samples` samples.
+    """Results of the decision rule on simulated runs of one measure against a baseline with `samples` samples.
 
-    `equivalent` is the share of `draws` runs with nothing changed but noise that reproduced or were equivalent,
-    `detected` the share of runs with the `change` that differed; None where the measure has nothing that could change
-    so.
+    `equivalent` is the share of `draws` runs with noise only that reproduced or were equivalent. `detected` is the
+    share of runs with the `change` that differed, None if the measure has nothing that could change this way.
     """
 
     measure: str
@@ -41,7 +43,7 @@ class Power:
 
     @property
     def is_sufficient(self) -> bool:
-        """Whether such a baseline may be written; what cannot change is no reason against it."""
+        """True if such a baseline may be written; a measure that cannot change is no obstacle."""
         return self.equivalent >= MIN_EQUIVALENT and (self.detected is None or self.detected >= MIN_DETECTED)
 
 
@@ -56,48 +58,49 @@ def curve_power(
     size: float = 1.0,
     draws: int = DRAWS,
 ) -> Power:
-    """Return how often a curve and its boundaries stay equivalent, and how often a shift by two layers is found.
+    """Return how often a curve and its boundaries stay equivalent, and how often a shift by two layers is detected.
 
-    Each draw resamples the clusters and pairs the resample with itself plus rows of `noise`; once as it is, and once
-    with the inside of every sample's curve two layers later. A shift is found where the curve or a boundary differs.
+    Each draw resamples the clusters and compares the resample with itself plus rows of `noise`. It does this once
+    unchanged, and once with the inside of every sample's curve two layers later. A shift is detected if the curve or a
+    boundary differs.
 
     Args:
         inter: the baseline's curves (samples, points), at least seven points.
-        noise: rows (m, points) of how far samples moved when they were measured again; row i belongs to sample i where
-            there are as many as samples, else rows are drawn at random. None or no row: they did not move.
-        margin: of the curve, in its unit.
-        alpha_diff: probability of a false "differs" of each assertion.
+        noise: changes of samples between repeated measurements, rows (m, points). Row i belongs to sample i if there
+            are as many rows as samples, else rows are drawn at random. None or no row: no noise.
+        margin: margin of the curve, in its unit.
+        alpha_diff: probability of a false "differs" in each assertion.
         boundaries: margins of the turning points, then of the half-heights; by default `boundary_margins` of `inter`.
         clusters: one label per sample.
-        size: multiple of the baseline's clusters that a draw has.
-        draws: number of simulated runs of each kind; shares have a standard error of 0.5 / sqrt(draws) at most.
+        size: number of clusters per draw, as a multiple of the baseline's clusters.
+        draws: number of simulated runs of each kind. Shares have a standard error of 0.5 / sqrt(draws) at most.
 
     Raises:
-        ValueError: arrays that are no curves of one depth, fewer than seven points, or a size or draws not positive.
+        ValueError: the shapes do not match, there are fewer than seven points, or `size` or `draws` is not positive.
     """
     curves = as_curves(inter, "the baseline")
     points = curves.shape[1]
     if points < 7:
         raise ValueError(f"a shift by two layers needs a curve of at least 7 points, not {points}.")
-    margins = boundaries or [one.value for one in boundary_margins(curves, clusters)]
+    margins = boundaries or [boundary.value for boundary in boundary_margins(curves, clusters)]
     shift = _shift_by(points, SHIFT_LAYERS)
     runs = _Runs.from_curves(curves, noise, clusters, size, draws)
 
-    def judge(now: FloatArray, then: FloatArray, labels: IntArray, enough: tuple[Verdict, ...]) -> Verdict:
-        """Return the verdict on the curve; where it is `enough` to go on, that on the boundaries."""
-        sides = Sides.from_curves(now, then, True, labels.tolist())
+    def judge(shifted: FloatArray, baseline: FloatArray, labels: IntArray, continuing: tuple[Verdict, ...]) -> Verdict:
+        """Return the verdict on the curve, or on the boundaries if the curve's verdict is in `continuing`."""
+        sides = Sides.from_curves(shifted, baseline, True, labels.tolist())
         curve = judge_agreement(sides, margin, alpha_diff=alpha_diff).verdict
-        return judge_boundaries(sides, margins=margins, alpha_diff=alpha_diff).verdict if curve in enough else curve
+        return judge_boundaries(sides, margins=margins, alpha_diff=alpha_diff).verdict if curve in continuing else curve
 
-    stayed = found = 0
-    for rows, labels, moved, _ in runs.drawn():
-        then = curves[rows]
-        verdict = judge(then + moved, then, labels, (Verdict.EQUIVALENT,))
-        stayed += verdict in _THE_SAME
-        now = matrix_product(then, shift) + moved
-        found += judge(now, then, labels, (*_THE_SAME, Verdict.INCONCLUSIVE)) is Verdict.DIFFERS
+    equivalent = detected = 0
+    for rows, labels, noise_rows, _ in runs.drawn():
+        baseline = curves[rows]
+        verdict = judge(baseline + noise_rows, baseline, labels, (Verdict.EQUIVALENT,))
+        equivalent += verdict in _THE_SAME
+        shifted = matrix_product(baseline, shift) + noise_rows
+        detected += judge(shifted, baseline, labels, (*_THE_SAME, Verdict.INCONCLUSIVE)) is Verdict.DIFFERS
     change = f"a shift by {SHIFT_LAYERS:g} layers"
-    return Power("inter-modal similarity", change, stayed / draws, found / draws, runs.samples, draws)
+    return Power("inter-modal similarity", change, equivalent / draws, detected / draws, runs.samples, draws)
 
 
 def recall_power(
@@ -110,63 +113,79 @@ def recall_power(
     size: float = 1.0,
     draws: int = RECALL_DRAWS,
 ) -> Power:
-    """Return how often recall stays equivalent, and how often a loss of 0.10 is found.
+    """Return how often recall stays equivalent, and how often a loss of 0.10 is detected.
 
-    `hits` counts the words found (samples, points), of the `words` asked for (samples,), at least one each; all else is
-    as in `curve_power`. Recall is lost at every layer whose mean recall is at least 0.10, each word found there being
-    lost with the same probability. Where no layer has that much, `found` is None.
+    Recall is lost at every layer whose mean recall is at least 0.10. Each word recalled there is lost with the same
+    probability. If no layer has that much recall, `detected` is None.
+
+    Args:
+        hits: number of words recalled, (samples, points).
+        words: number of words tested, (samples,), at least one each.
+        noise: as in `curve_power`.
+        alpha_diff: as in `curve_power`.
+        clusters: as in `curve_power`.
+        size: as in `curve_power`.
+        draws: as in `curve_power`.
 
     Raises:
-        ValueError: as `curve_power`, or more hits than words.
+        ValueError: as in `curve_power`, or there are more hits than words.
     """
     counts = as_curves(hits, "the hits").astype(np.int64)
-    asked = np.asarray(words, dtype=np.float64)[:, None]
-    if asked.shape[0] != counts.shape[0] or (counts > asked).any() or (counts < 0).any() or not (asked > 0.0).all():
-        raise ValueError("recall needs, for every sample, one number of words and from none to all of them as hits.")
-    recall = counts / asked
+    word_counts = np.asarray(words, dtype=np.float64)[:, None]
+    if (
+        word_counts.shape[0] != counts.shape[0]
+        or (counts > word_counts).any()
+        or (counts < 0).any()
+        or not (word_counts > 0.0).all()
+    ):
+        raise ValueError("recall needs a positive number of words per sample, and hits between 0 and that number.")
+    recall = counts / word_counts
     runs = _Runs.from_curves(recall, noise, clusters, size, draws)
     mean = recall.mean(axis=0)
-    has = mean >= RECALL_LOSS
-    kept = np.where(has, 1.0 - RECALL_LOSS / np.where(has, mean, 1.0), 1.0)
-    stayed = found = 0
-    for rows, labels, moved, rng in runs.drawn():
-        then, lost = recall[rows], rng.binomial(counts[rows], kept) / asked[rows]
-        same, less = (
-            Sides.from_curves(np.clip(now + moved, 0.0, 1.0), then, True, labels.tolist()) for now in (then, lost)
+    affected = mean >= RECALL_LOSS
+    keep_probability = np.where(affected, 1.0 - RECALL_LOSS / np.where(affected, mean, 1.0), 1.0)
+    equivalent = detected = 0
+    for rows, labels, noise_rows, rng in runs.drawn():
+        baseline, lost = recall[rows], rng.binomial(counts[rows], keep_probability) / word_counts[rows]
+        unchanged, reduced = (
+            Sides.from_curves(np.clip(curves + noise_rows, 0.0, 1.0), baseline, True, labels.tolist())
+            for curves in (baseline, lost)
         )
-        stayed += judge_recall(same, alpha_diff=alpha_diff).verdict in _THE_SAME
-        if has.any():
-            found += judge_recall(less, alpha_diff=alpha_diff).verdict is Verdict.DIFFERS
-    share = found / draws if has.any() else None
-    return Power("LogitLens recall", f"a loss of {RECALL_LOSS:g}", stayed / draws, share, runs.samples, draws)
+        equivalent += judge_recall(unchanged, alpha_diff=alpha_diff).verdict in _THE_SAME
+        if affected.any():
+            detected += judge_recall(reduced, alpha_diff=alpha_diff).verdict is Verdict.DIFFERS
+    share = detected / draws if affected.any() else None
+    return Power("LogitLens recall", f"a loss of {RECALL_LOSS:g}", equivalent / draws, share, runs.samples, draws)
 
 
 def power_refusal(power: Power, simulate: Callable[[float], Power]) -> str | None:
-    """Return why a baseline is not worth writing, with both shares and what to do, or None where it is.
+    """Return why a baseline has too little power, with both shares and a remedy, or None if it has enough.
 
     Args:
-        power: of the baseline as it is.
-        simulate: gives the power of a baseline with that many times the samples; asked only for a refusal.
+        power: power of the baseline as recorded.
+        simulate: returns the power of a baseline with this multiple of the samples; called only for a refusal.
     """
     if power.is_sufficient:
         return None
-    larger = next((more for more in map(simulate, SAMPLE_FACTORS) if more.is_sufficient), None)
-    found = ""
+    larger = next((candidate for candidate in map(simulate, SAMPLE_FACTORS) if candidate.is_sufficient), None)
+    detection = ""
     if power.detected is not None:
-        found = f", and of as many with {power.change} {power.detected:.0%} were found ({MIN_DETECTED:.0%} are asked)"
-    remedy = f"{SAMPLE_FACTORS[-1]:g} times as many would not do: measure with less noise, in float32"
+        detection = (
+            f", and of as many with {power.change} {power.detected:.0%} were detected ({MIN_DETECTED:.0%} required)"
+        )
+    remedy = f"{SAMPLE_FACTORS[-1]:g} times as many would not suffice: measure with less noise, in float32"
     if larger is not None:
         remedy = f"record it with --phase-samples {larger.samples}"
     return (
-        f"a baseline of {power.measure} with {power.samples} samples decides too little: of {power.draws} simulated "
-        f"runs with nothing changed {power.equivalent:.0%} were equivalent ({MIN_EQUIVALENT:.0%} are asked)"
-        f"{found}; {remedy}."
+        f"a baseline of {power.measure} with {power.samples} samples has too little power: of {power.draws} simulated "
+        f"runs without a change {power.equivalent:.0%} were equivalent ({MIN_EQUIVALENT:.0%} required)"
+        f"{detection}; {remedy}."
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Runs:
-    """Draws of clusters with their noise: `members` are the rows of each cluster, `noise` has rows (m, points)."""
+    """Resampled clusters with noise: `members` holds the rows of each cluster, `noise` has rows (m, points)."""
 
     members: tuple[IntArray, ...]
     noise: FloatArray
@@ -179,11 +198,11 @@ class _Runs:
         cls, curves: FloatArray, noise: npt.ArrayLike | None, clusters: Clusters | None, size: float, draws: int
     ) -> _Runs:
         rows, points = curves.shape
-        moved = np.asarray(() if noise is None else noise, dtype=np.float64)
-        if not moved.size:
-            moved = np.zeros((rows, points))
-        if moved.ndim != 2 or moved.shape[1] != points or not np.isfinite(moved).all():
-            raise ValueError(f"noise of shape {moved.shape} is not that of curves with {points} points.")
+        noise_rows = np.asarray(() if noise is None else noise, dtype=np.float64)
+        if not noise_rows.size:
+            noise_rows = np.zeros((rows, points))
+        if noise_rows.ndim != 2 or noise_rows.shape[1] != points or not np.isfinite(noise_rows).all():
+            raise ValueError(f"noise of shape {noise_rows.shape} does not match curves with {points} points.")
         labels = range(rows) if clusters is None else clusters
         if len(labels) != rows:
             raise ValueError(f"there are {len(labels)} cluster labels for {rows} samples.")
@@ -192,30 +211,30 @@ class _Runs:
         rows_of: dict[object, list[int]] = {}
         for row, label in enumerate(labels):
             rows_of.setdefault(label, []).append(row)
-        members = tuple(np.array(found, dtype=np.int64) for found in rows_of.values())
-        return cls(members, moved, rows, max(2, round(size * len(members))), draws)
+        members = tuple(np.array(cluster, dtype=np.int64) for cluster in rows_of.values())
+        return cls(members, noise_rows, rows, max(2, round(size * len(members))), draws)
 
     @property
     def samples(self) -> int:
-        """About how many samples a draw has."""
+        """Approximate number of samples per draw."""
         return round(self.rows * self.clusters / len(self.members))
 
     def drawn(self) -> Iterator[tuple[IntArray, IntArray, FloatArray, np.random.Generator]]:
-        """Yield rows of drawn clusters (k,), a label and the noise of each (k,) (k, points), and the generator."""
+        """Yield the rows of the drawn clusters (k,), their labels (k,), their noise (k, points), and the generator."""
         rng = np.random.default_rng(0)
         for _ in range(self.draws):
-            drawn = [self.members[cluster] for cluster in rng.integers(0, len(self.members), self.clusters)]
-            rows = np.concatenate(drawn)
-            labels = np.repeat(np.arange(len(drawn)), [len(members) for members in drawn])
-            # Noise is a property of the sample where it is known for each.
-            own = len(self.noise) == self.rows
-            yield rows, labels, self.noise[rows if own else rng.integers(0, len(self.noise), len(rows))], rng
+            clusters = [self.members[cluster] for cluster in rng.integers(0, len(self.members), self.clusters)]
+            rows = np.concatenate(clusters)
+            labels = np.repeat(np.arange(len(clusters)), [len(members) for members in clusters])
+            # Noise belongs to a sample if every sample has its own row.
+            per_sample = len(self.noise) == self.rows
+            yield rows, labels, self.noise[rows if per_sample else rng.integers(0, len(self.noise), len(rows))], rng
 
 
 def shift_origin(points: int, layers: float) -> FloatArray:
-    """Return the layers (points,) of a curve that its shift by so many layers has its values from; both ends stay.
+    """Return the layers (points,) from which a curve shifted by `layers` takes its values.
 
-    Straight between layers; what comes before the inside is stretched, what comes after it compressed.
+    Both ends stay fixed. The mapping is linear in between: layers before the inside are stretched, layers after it compressed.
     """
     last = points - 1.0
     return np.interp(np.arange(points), (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))

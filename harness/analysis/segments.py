@@ -1,4 +1,4 @@
-"""How many alternating moves a curve certainly has, and how that depends on the prominence asked for."""
+"""Confirmed number of alternating monotone segments, and its dependence on the prominence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_PROMINENCE, PROMINENCE_SHARE = 0.01, 0.10
 
 
 def declared_prominence(m: npt.ArrayLike) -> float:
-    """Return the prominence a move must exceed to count in a verdict: a tenth of the curve's range, at least 0.01."""
+    """Return the smallest prominence that counts in a verdict: a tenth of the curve's range, at least 0.01."""
     curve = np.asarray(m, dtype=np.float64)
     return max(MIN_PROMINENCE, PROMINENCE_SHARE * float(curve.max() - curve.min()))
 
@@ -35,20 +35,21 @@ class Rises:
         first, last = (indices.astype(np.int64) for indices in np.triu_indices(summary.points, 1))
         variance = np.diag(summary.covariance)
         spread = variance[first] + variance[last] - 2.0 * summary.covariance[first, last]
-        # What is left of the subtraction of two equal variances is rounding.
+        # The difference of two equal variances is rounding.
         spread = np.where(spread <= 1e-14 * (variance[first] + variance[last]), 0.0, spread)
         return cls(first, last, summary.mean[last] - summary.mean[first], np.sqrt(spread / summary.n))
 
     def index(self, s: int, t: int) -> int:
-        """Return where the rise from layer s to layer t > s stands in the arrays."""
+        """Return the array index of the rise from layer s to layer t > s."""
         return int(np.flatnonzero((self.first == s) & (self.last == t))[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundedRises:
-    """Rises of which each true one lies within `critical` standard errors, all at once with the probability asked for.
+    """Rises with simultaneous intervals: every true rise lies within `critical` standard errors of its estimate.
 
-    So a pair of layers may be chosen after looking at the curve. `n` counts independent rows.
+    The intervals hold for all pairs of layers at once, so a pair may be selected after looking at the curve. `n` counts
+    independent rows.
     """
 
     rises: Rises
@@ -57,13 +58,13 @@ class BoundedRises:
 
     @property
     def half_width(self) -> FloatArray:
-        """Half the length of the simultaneous interval of each rise, (K,)."""
+        """Half-width of the simultaneous interval of each rise, (K,)."""
         return self.critical * self.rises.standard_error
 
     def between(self, s: int, t: int) -> tuple[float, float, float]:
         """Return the rise from layer s to layer t > s with the ends of its simultaneous interval."""
-        at = self.rises.index(s, t)
-        rise, width = float(self.rises.rise[at]), float(self.half_width[at])
+        index = self.rises.index(s, t)
+        rise, width = float(self.rises.rise[index]), float(self.half_width[index])
         return rise, rise - width, rise + width
 
 
@@ -85,10 +86,10 @@ def single_rise(
 ) -> tuple[float, float, int]:
     """Return the mean rise of independent rows (n, points) between two layers, half its interval, and n.
 
-    The interval has the two-sided error `alpha`, or reaches `critical` standard errors.
+    The interval has the two-sided error `alpha`, or a half-width of `critical` standard errors if that is given.
 
     Raises:
-        ValueError: as `summarise`.
+        ValueError: as in `summarise`.
     """
     ends = summarise(rows[:, [first, last]])
     reach = float(stats.t.isf(alpha / 2, ends.df)) if critical is None else critical
@@ -97,7 +98,7 @@ def single_rise(
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A certified rise (direction +1) or fall (-1) from layer `first` to layer `last`.
+    """A confirmed rise (direction +1) or fall (-1) from layer `first` to layer `last`.
 
     `rise` is signed; `low` and `high` are the ends of its simultaneous interval.
     """
@@ -112,10 +113,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedSegments:
-    """The certified number of alternating moves: at least `count`, at most `at_most`, each larger than `prominence`.
+    """The confirmed number of monotone segments: between `count` and `at_most`, each larger than `prominence`.
 
-    `start` is the direction of the first certified move (0 if there is none), `chain` the moves in order of depth,
-    and `n` the number of independent rows.
+    `start` is the direction of the first confirmed segment (0 if there is none). `chain` holds the segments in order of
+    depth. `n` is the number of independent rows.
     """
 
     count: int
@@ -127,23 +128,24 @@ class ConfirmedSegments:
 
 
 def confirm_segments(bounded: BoundedRises, prominence: float, start: int = 0) -> ConfirmedSegments:
-    """Return the longest alternating chain of rises and falls that certainly exceed `prominence`.
+    """Return the longest alternating chain of rises and falls that are confirmed to exceed `prominence`.
 
-    A move from s to t counts where the simultaneous lower bound of its size exceeds `prominence`; moves of a chain do
-    not overlap. Of the longest chains the one with the largest total rise and fall is returned. `at_most` is the
-    longest chain of moves whose simultaneous upper bound exceeds it: the true curve has no more with the same
-    confidence. Both are over-stated with the error of the bounds together at most.
+    A segment from s to t counts if the simultaneous lower bound of its size exceeds `prominence`. Segments of a chain
+    do not overlap. Among the longest chains, the chain with the largest total rise and fall is returned.
+
+    `at_most` is the length of the longest chain of segments whose simultaneous upper bound exceeds `prominence`. The
+    true curve has no more segments, at the same confidence. The bounds' error covers both numbers together.
 
     Args:
         bounded: rises of the mean curve.
         prominence: in units of the curve; `declared_prominence` for a verdict.
-        start: +1 or -1 asks for chains whose first move has that direction, 0 for any.
+        start: direction of the first segment, +1 or -1; 0 allows both.
 
     Raises:
-        ValueError: a negative prominence, or a start that is none of these.
+        ValueError: the prominence is negative, or `start` is not -1, 0 or 1.
     """
     if prominence < 0.0:
-        raise ValueError(f"a prominence is not negative, this one is {prominence}.")
+        raise ValueError(f"a prominence cannot be negative, but is {prominence}.")
     rises = bounded.rises
     points = int(rises.last.max()) + 1
     size, width = rises.rise, bounded.half_width
@@ -155,9 +157,9 @@ def confirm_segments(bounded: BoundedRises, prominence: float, start: int = 0) -
         matrix[rises.first, rises.last] = condition
         return matrix
 
-    certain = longest_chain(square(size - width > prominence), square(-size - width > prominence), gain, start)
+    confirmed = longest_chain(square(size - width > prominence), square(-size - width > prominence), gain, start)
     possible = longest_chain(square(size + width > prominence), square(-size + width > prominence), gain, start)
-    chain = tuple(Segment(s, t, direction, *bounded.between(s, t)) for s, t, direction in certain)
+    chain = tuple(Segment(s, t, direction, *bounded.between(s, t)) for s, t, direction in confirmed)
     return ConfirmedSegments(
         count=len(chain),
         at_most=len(possible),
@@ -169,24 +171,24 @@ def confirm_segments(bounded: BoundedRises, prominence: float, start: int = 0) -
 
 
 def longest_chain(up: BoolArray, down: BoolArray, gain: FloatArray, start: int = 0) -> tuple[tuple[int, int, int], ...]:
-    """Return the longest alternating chain of non-overlapping moves as (first, last, direction), in order of depth.
+    """Return the longest alternating chain of non-overlapping segments as (first, last, direction), in order of depth.
 
-    Dynamic program over the layer where a move ends, O(points^2): the best chain that has ended by a layer with an
-    upward, or a downward, last move. Among the longest the one with the largest total gain, then the earliest.
+    Dynamic program over the layer where a segment ends, O(points^2). Its state is the best chain that ends by a layer
+    with a rise, or with a fall. Among the longest chains it takes the largest total gain, then the earliest layers.
 
     Args:
-        up: (points, points), entry [s, t] says that s -> t may be a rise; only s < t is read.
-        down: likewise a fall.
+        up: (points, points), entry [s, t] is True if s -> t may be a rise; only s < t is read.
+        down: likewise for a fall.
         gain: (points, points), not negative.
-        start: direction of the first move, 0 for any.
+        start: direction of the first segment, 0 for any.
 
     Raises:
-        ValueError: start is not -1, 0 or 1.
+        ValueError: `start` is not -1, 0 or 1.
     """
     if start not in (-1, 0, 1):
         raise ValueError(f"start must be +1, -1 or 0, not {start}.")
     points = len(up)
-    # One more move outweighs every gain that a chain can collect.
+    # An additional segment outweighs any total gain of a chain.
     worth = 1.0 + gain / (2.0 * points * max(float(gain.max()), np.finfo(np.float64).tiny))
     allowed = {1: up, -1: down}
     base = {1: 0.0 if start >= 0 else -np.inf, -1: 0.0 if start <= 0 else -np.inf}
@@ -209,9 +211,9 @@ def longest_chain(up: BoolArray, down: BoolArray, gain: FloatArray, start: int =
 
 @dataclass(frozen=True, slots=True)
 class VanishingSegment:
-    """A move between two neighbouring extrema that is gone once the prominence asked for reaches `prominence`.
+    """A segment between two neighbouring extrema that no longer counts once the prominence reaches `prominence`.
 
-    With it go `removed` moves: two inside the curve, one at an end.
+    `removed` segments vanish with it: two inside the curve, one at an end.
     """
 
     prominence: float
@@ -221,25 +223,25 @@ class VanishingSegment:
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """The whole function k(delta) of one curve: its extrema, ends included, and the order in which they vanish."""
+    """The number of segments of one curve by prominence: its extrema, ends included, and their order of vanishing."""
 
     extrema: tuple[int, ...]
     vanishing: tuple[VanishingSegment, ...]
 
     def segment_count(self, delta: float) -> int:
-        """Return k(delta): how many alternating moves of the curve are each larger than `delta`."""
+        """Return the number of alternating segments of the curve that are each larger than `delta`."""
         return len(self.extrema) - 1 - sum(step.removed for step in self.vanishing if step.prominence <= delta)
 
 
 def persistence(m: npt.ArrayLike) -> Persistence:
-    """Return k(delta) of a curve (points,) for every delta at once.
+    """Return the number of segments of a curve (points,) for every prominence.
 
-    The smallest move between neighbouring extrema is taken away until none is left: inside the curve with both its
-    extrema, which merges three moves into one, at an end with the outer extremum alone. No move left is smaller than
-    the one removed, so `delta` never falls from step to step.
+    Each step removes the smallest segment between neighbouring extrema, until none is left. Inside the curve both its
+    extrema go, which merges three segments into one. At an end only the outer extremum goes. No remaining segment is
+    smaller than the removed one, so the prominence never decreases from step to step.
 
     Raises:
-        ValueError: a value that is not finite.
+        ValueError: the curve is empty, is not one row, or holds a value that is not finite.
     """
     curve = np.asarray(m, dtype=np.float64)
     if curve.ndim != 1 or not len(curve) or not np.isfinite(curve).all():
@@ -249,13 +251,19 @@ def persistence(m: npt.ArrayLike) -> Persistence:
     turns = [int(moving[i]) for i in range(1, len(moving)) if steps[moving[i]] != steps[moving[i - 1]]]
     layers = [int(moving[0]), *turns, int(moving[-1]) + 1] if len(moving) else [0]
     vanishing: list[VanishingSegment] = []
-    left = list(layers)
-    while len(left) > 1:
-        sizes = np.abs(np.diff(curve[left]))
+    remaining = list(layers)
+    while len(remaining) > 1:
+        sizes = np.abs(np.diff(curve[remaining]))
         i = int(np.argmin(sizes))
-        outer = [left[0]] if i == 0 else [left[-1]] if i == len(left) - 2 else [left[i], left[i + 1]]
-        vanishing.append(
-            VanishingSegment(prominence=float(sizes[i]), layers=(left[i], left[i + 1]), removed=len(outer))
+        outer = (
+            [remaining[0]]
+            if i == 0
+            else [remaining[-1]]
+            if i == len(remaining) - 2
+            else [remaining[i], remaining[i + 1]]
         )
-        left = [layer for layer in left if layer not in outer]
+        vanishing.append(
+            VanishingSegment(prominence=float(sizes[i]), layers=(remaining[i], remaining[i + 1]), removed=len(outer))
+        )
+        remaining = [layer for layer in remaining if layer not in outer]
     return Persistence(extrema=tuple(layers), vanishing=tuple(vanishing))

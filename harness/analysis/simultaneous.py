@@ -14,16 +14,16 @@ from harness.analysis.curves import FloatArray, IntArray, matrix_product
 _SEED = 20_241_100
 _MOST_DRAWS, _LEAST_DRAWS, _NUMBERS, _TAIL = 4096, 1024, 500_000, 512
 _BLOCK = 32_768
-#: Share of a point's variance below which what is left of it is rounding.
+#: A remainder below this share of a point's variance is rounding.
 _DETERMINED = 1e-11
 
 
 def covariance_root(covariance: FloatArray) -> FloatArray:
-    """Return the lower triangle (points, points) whose product with its transpose is a covariance matrix of any rank.
+    """Return a lower triangle (points, points) whose product with its transpose is the covariance, of any rank.
 
-    Column by column in numpy: a decomposition of LAPACK's takes a hundred times as long where its threads have to wait
-    for a busy core, and eigenvectors turn over with the last bit. A point that the points before it determine gets no
-    variance of its own.
+    Computed column by column in numpy. LAPACK would take a hundred times as long while its threads wait for a busy
+    core, and eigenvectors can flip sign with the last bit. A point determined by the points before it gets no variance
+    of its own.
     """
     points = len(covariance)
     root = np.zeros((points, points))
@@ -36,21 +36,24 @@ def covariance_root(covariance: FloatArray) -> FloatArray:
 
 @lru_cache(maxsize=16)
 def _drawn(seed: int, count: int, width: int) -> tuple[IntArray, IntArray, FloatArray, np.random.Generator]:
-    """What every bound over equally many layers draws, and the generator after it; kept, as a profile asks for dozens.
+    """Return the random numbers for a bound over `count` layers, and the generator in its state after drawing them.
 
-    Layers and grid points (draws,), normal numbers (draws, width).
+    They are cached because a profile needs dozens of such bounds.
+
+    Returns:
+        Layers (draws,), grid points (draws,), normal numbers (draws, width), and the generator.
     """
     draws = min(_MOST_DRAWS, max(_LEAST_DRAWS, _NUMBERS // count))
     rng = np.random.default_rng(seed)
-    # Layers are given equally often: one out of each of `draws` equal shares of them.
+    # Stratified: one layer from each of `draws` equal shares, so all layers occur equally often.
     strata = ((np.arange(draws) + rng.random(draws)) * count / draws).astype(np.int64)
     layers = rng.permutation(strata)
-    # Student's quantile is the dearest part: a fixed grid of the tail, dealt out at random.
-    dealt = rng.permutation(np.arange(draws) % _TAIL)
+    # Student's quantile is the slowest part, so a fixed grid of the tail is assigned at random.
+    grid_points = rng.permutation(np.arange(draws) % _TAIL)
     normal = rng.standard_normal((draws, width))
-    for array in (layers, dealt, normal):
+    for array in (layers, grid_points, normal):
         array.flags.writeable = False
-    return layers, dealt, normal, rng
+    return layers, grid_points, normal, rng
 
 
 def simultaneous_bound(
@@ -65,15 +68,18 @@ def simultaneous_bound(
     """Return c with P(max_l |T_l| > c) = alpha for T multivariate t with the correlation of `covariance`.
 
     With `pairs` = (s, t) the maximum runs over the differences between the points t[i] and s[i] instead of over the
-    points. Layers or differences without variance take no part; with none left the bound of a single one is returned.
+    points. Layers or differences without variance are ignored. If at most one is left, the bound of a single layer is
+    returned.
 
-    The exceedance probability is written as K p1(c) E[1/N], where K counts the layers, p1 is the tail probability of
-    one of them, and N is how many layers exceed c, given that one drawn at random does (the given value comes from the
-    tail of Student's t, the others from their conditional distribution, again multivariate t). 1/N lies between 1/K
-    and 1 however small alpha is: a few thousand draws give c to about 0.01 even at alpha = 1e-5, where counting
-    exceedances of plain draws would need millions, and c is never above Bonferroni's. The same seed serves every c, so
-    the root is found on a fixed function and the result is a function of the arguments; it is rounded to two decimals,
-    its own accuracy, so that another number of threads does not show in a report.
+    The exceedance probability is K p1(c) E[1/N]. K is the number of layers and p1 the tail probability of a layer. N is
+    the number of layers that exceed c, given that a randomly selected layer does. The selected value comes from the
+    tail of Student's t, the others from their conditional distribution, which is again multivariate t.
+
+    1/N lies between 1/K and 1 for any alpha. A few thousand draws therefore give c to about 0.01 even at alpha = 1e-5,
+    where counting exceedances of plain draws would need millions. c never exceeds Bonferroni's bound.
+
+    All values of c share a seed, so the root finder sees a fixed function and the result depends on the arguments only.
+    It is rounded to two decimals, its accuracy, so the number of threads does not affect a report.
 
     Args:
         covariance: (points, points), any scale, any rank.
@@ -81,10 +87,10 @@ def simultaneous_bound(
         alpha: probability of exceeding the bound anywhere, both sides together if `two_sided`.
         pairs: index arrays (K,), (K,).
         two_sided: False bounds max_l T_l.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: alpha not in (0, 1) or df not positive.
+        ValueError: `alpha` is not in (0, 1), or `df` is not positive.
     """
     if not 0.0 < alpha < 1.0 or not df > 0.0:
         raise ValueError(f"a simultaneous bound needs 0 < alpha < 1 and df > 0, not alpha = {alpha} and df = {df}.")
@@ -100,27 +106,27 @@ def simultaneous_bound(
         return single
     bonferroni = float(stats.t.isf(alpha / sides / count, df))
 
-    of_layer, dealt, numbers, generator = _drawn(seed, count, factor.shape[1])
-    given = factor[of_layer]
+    selected_layers, grid_points, numbers, generator = _drawn(seed, count, factor.shape[1])
+    selected_rows = factor[selected_layers]
     tail = (np.arange(_TAIL) + 0.5) / _TAIL
-    normal = numbers - given * (given * numbers).sum(axis=1, keepdims=True)
+    normal = numbers - selected_rows * (selected_rows * numbers).sum(axis=1, keepdims=True)
     normal /= np.sqrt(deepcopy(generator).chisquare(df + 1.0, size=len(normal)))[:, None]
 
     def layers(directions: FloatArray) -> npt.NDArray[np.float32]:
-        """Values (K, draws) of all layers, or differences; only counts are taken from them, so they may be narrow."""
+        """Return values (K, draws) of all layers or differences, in float32 because they are only counted."""
         points = np.ascontiguousarray(matrix_product(directions, root.T).T)
         values = points[varies] if pairs is None else points[pairs[1][varies]] - points[pairs[0][varies]]
         values /= norm[varies, None]
         return np.asarray(values, dtype=np.float32)
 
-    along, across = layers(given), layers(normal)
-    # Blocks of layers that stay in a processor's cache, and are few enough to be counted in a byte.
+    along, across = layers(selected_rows), layers(normal)
+    # Blocks of layers that fit into a processor's cache, and whose number fits into a byte.
     step = max(1, min(255, _BLOCK // len(normal)))
 
     @cache
     def log_excess(c: float) -> float:
-        one = float(special.stdtr(df, -c))
-        value = -special.stdtrit(df, tail * one)[dealt]
+        single_tail = float(special.stdtr(df, -c))
+        value = -special.stdtrit(df, tail * single_tail)[grid_points]
         narrow, spread = value.astype(np.float32), np.sqrt(df + value**2).astype(np.float32)
         exceed = np.zeros(len(normal), dtype=np.int64)
         for row in range(0, count, step):
@@ -128,7 +134,7 @@ def simultaneous_bound(
             t += across[row : row + step] * spread
             exceeds = (np.abs(t, out=t) if two_sided else t) > c
             exceed += np.add.reduce(exceeds.view(np.uint8), axis=0, dtype=np.uint8)
-        return float(np.log(sides * count * one * np.mean(1.0 / np.maximum(exceed, 1))) - np.log(alpha))
+        return float(np.log(sides * count * single_tail * np.mean(1.0 / np.maximum(exceed, 1))) - np.log(alpha))
 
     if log_excess(single) <= 0.0:
         return single

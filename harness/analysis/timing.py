@@ -1,4 +1,4 @@
-"""What hooked inference costs beside plain inference, and whether that has grown."""
+"""Cost of hooked inference relative to plain inference, compared with the baseline."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.analysis.curves import FloatArray
 
 MIN_TIMING_PAIRS = 21
 SLOWDOWN_FACTOR = 1.15
-#: Coverage asked of an interval.
+#: Required coverage of an interval.
 CONFIDENCE = 0.95
 
 
 class TimingVerdict(StrEnum):
-    """Whether a ratio has grown beyond the declared factor."""
+    """Result of the slowdown test against the declared factor."""
 
     SLOWER = "slower"
     WITHIN = "within"
@@ -27,9 +27,9 @@ class TimingVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TimingRatio:
-    """The median of hooked time over plain time with an interval from order statistics, of `n` pairs.
+    """The median of hooked time over plain time, from `n` pairs, with an interval from order statistics.
 
-    `confidence` is the least coverage of the interval.
+    `confidence` is the minimum coverage of the interval.
     """
 
     ratio: float
@@ -40,7 +40,7 @@ class TimingRatio:
 
 @dataclass(frozen=True, slots=True)
 class TimingFinding:
-    """A ratio relative to the baseline's: `effect` with `interval`, judged against the factor `margin`."""
+    """A ratio divided by the baseline's: `effect` with `interval`, compared with the factor `margin`."""
 
     verdict: TimingVerdict
     effect: float
@@ -54,7 +54,7 @@ def log_ratios(hooked: npt.ArrayLike, plain: npt.ArrayLike) -> FloatArray:
     """Return log(hooked / plain) of paired wall times (pairs,), in seconds.
 
     Raises:
-        ValueError: arrays of unequal length, or a time that is not positive and finite.
+        ValueError: the lengths differ, or a time is not positive and finite.
     """
     above, below = np.asarray(hooked, dtype=np.float64), np.asarray(plain, dtype=np.float64)
     if above.shape != below.shape or above.ndim != 1:
@@ -65,16 +65,16 @@ def log_ratios(hooked: npt.ArrayLike, plain: npt.ArrayLike) -> FloatArray:
 
 
 def timing_ratio(paired_log_ratios: npt.ArrayLike) -> TimingRatio:
-    """Return the median ratio of alternating pairs, warm-ups dropped, with its interval.
+    """Return the median ratio of alternating pairs, without the warm-ups, and its interval.
 
-    The interval's ends are order statistics of the log ratios: it assumes no distribution, and one slow pair moves
-    neither it nor the median.
+    The ends of the interval are order statistics of the log ratios. They assume no distribution, and one slow pair
+    affects neither them nor the median.
 
     Args:
         paired_log_ratios: (pairs,), log(hooked / plain).
 
     Raises:
-        ValueError: fewer than 21 pairs, or a ratio that is not finite.
+        ValueError: there are fewer than 21 pairs, or a ratio is not finite.
     """
     logs = np.asarray(paired_log_ratios, dtype=np.float64)
     if logs.ndim != 1 or len(logs) < MIN_TIMING_PAIRS or not np.isfinite(logs).all():
@@ -84,34 +84,34 @@ def timing_ratio(paired_log_ratios: npt.ArrayLike) -> TimingRatio:
 
 
 def median_with_interval(values: npt.ArrayLike) -> tuple[float, tuple[float, float], float]:
-    """Return the median of however many values, an interval from order statistics, and what that interval covers.
+    """Return the median of any number of values, an interval from order statistics, and the interval's coverage.
 
-    With fewer than six values their whole range covers less than 95 %: the coverage that comes back is the honest
-    one, 1 - 2^(1 - n) for the range of n, and 0 of a single value.
+    With fewer than six values the full range covers less than 95 %. The returned coverage is then the actual one:
+    1 - 2^(1 - n), which is 0 for a single value.
 
     Args:
-        values: (n,), of one population each.
+        values: (n,), from the same population.
 
     Raises:
-        ValueError: no value, or one that is not finite.
+        ValueError: there is no value, or a value is not finite.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = len(ordered)
     if n == 0 or not np.isfinite(ordered).all():
         raise ValueError(f"a median needs finite values, not {ordered.tolist()}.")
-    # At most `cut` values fall outside on either side: P(Binomial(n, 1/2) <= cut) on each.
-    cut = max(0, int(stats.binom.ppf((1.0 - CONFIDENCE) / 2.0, n, 0.5)) - 1)
-    covered = float(max(0.0, 1.0 - 2.0 * stats.binom.cdf(cut, n, 0.5)))
-    return float(np.median(ordered)), (float(ordered[cut]), float(ordered[n - 1 - cut])), covered
+    # At most `excluded` values fall outside on either side: P(Binomial(n, 1/2) <= excluded) on each.
+    excluded = max(0, int(stats.binom.ppf((1.0 - CONFIDENCE) / 2.0, n, 0.5)) - 1)
+    coverage = float(max(0.0, 1.0 - 2.0 * stats.binom.cdf(excluded, n, 0.5)))
+    return float(np.median(ordered)), (float(ordered[excluded]), float(ordered[n - 1 - excluded])), coverage
 
 
 def judge_slowdown(timing: TimingRatio, baseline_ratio: float, factor: float = SLOWDOWN_FACTOR) -> TimingFinding:
-    """Return whether a ratio has grown by more than `factor` over the baseline's.
+    """Test if a ratio exceeds the baseline's by more than `factor`.
 
-    Slower where the interval's lower end exceeds factor x baseline, within where its upper end does not.
+    Slower: the interval's lower end exceeds factor x baseline. Within: its upper end does not.
 
     Raises:
-        ValueError: a baseline ratio or a factor that is not positive.
+        ValueError: a baseline ratio or a factor is not positive.
     """
     if not (baseline_ratio > 0.0 and factor > 0.0):
         raise ValueError(f"ratio and factor must be positive, not {baseline_ratio} and {factor}.")

@@ -1,4 +1,4 @@
-"""Turning points and half-height layers: where a curve over depth changes direction, and where each phase happens."""
+"""Turning points, where a curve over depth changes direction, and half-height layers, where each phase happens."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import numpy.typing as npt
 
 from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, cluster_means, matrix_product
 
-#: Resamples of a bootstrap.
+#: Number of bootstrap resamples.
 DRAWS = 2000
-#: A layer in which the curve turns in fewer of the draws than this is no part of a plateau.
+#: A layer is part of a plateau if the curve turns there in more than this share of the draws.
 _SELDOM = 0.002
 
 
 def turning_points(m: npt.ArrayLike, segments: int, start: int = 1) -> tuple[int, ...]:
-    """Return the layers t_1 < ... < t_{k-1} that split one curve into `moves` = k alternating moves.
+    """Return the layers t_1 < ... < t_{k-1} that split one curve into k alternating monotone segments.
 
     Args:
         m: (points,), finite.
-        segments: number of monotone segments, at least one.
-        start: +1 first move up, -1 first move down, 0 whichever has the larger total signed rise.
+        segments: number of monotone segments k, at least one.
+        start: direction of the first segment: +1 up, -1 down, 0 the direction with the larger total signed rise.
 
     Raises:
-        ValueError: fewer than segments + 1 points, or a start that is none of these.
+        ValueError: there are fewer than k + 1 points, or `start` is not -1, 0 or 1.
     """
     row = as_curves(np.asarray(m, dtype=np.float64)[None], "the curve")
     return tuple(int(t) for t in turning_points_rows(row, segments, best_direction(row[0], segments, start))[0])
 
 
 def turning_points_rows(m: FloatArray, segments: int, start: int = 1) -> IntArray:
-    """Return the turning points (rows, moves - 1) of every row of `m` (rows, points).
+    """Return the turning points (rows, segments - 1) of every row of `m` (rows, points).
 
-    Move j runs from t_{j-1} to t_j with t_0 = 0 and t_k = L, and every move has a layer of its own, so
-    1 <= t_1 < ... < t_{k-1} <= L - 1. The total signed rise sum_j s_j (m[t_j] - m[t_{j-1}]), s_j = -s_{j-1}, is
-    2 sum_{j<k} s_j m[t_j] - s_1 m[0] + s_k m[L]: for a given start the ends are constants, and a dynamic program with
-    a running maximum finds the best interior points in O(k points). Of equal maxima the earliest layers are taken.
+    Segment j runs from t_{j-1} to t_j with t_0 = 0 and t_k = L. Every segment has a layer of its own, so
+    1 <= t_1 < ... < t_{k-1} <= L - 1. The total signed rise is sum_j s_j (m[t_j] - m[t_{j-1}]) with s_j = -s_{j-1}. It
+    equals 2 sum_{j<k} s_j m[t_j] - s_1 m[0] + s_k m[L], whose end terms are constant for a given start. A dynamic
+    program with a running maximum finds the best interior points in O(k points). Ties take the earliest layers.
 
     Raises:
-        ValueError: as `turning_points`.
+        ValueError: as in `turning_points`.
     """
     if segments < 1 or m.shape[1] < segments + 1:
         raise ValueError(
@@ -55,34 +55,34 @@ def turning_points_rows(m: FloatArray, segments: int, start: int = 1) -> IntArra
         best = np.maximum.accumulate(score, axis=1)
         reach = np.concatenate([np.full((rows, 1), -np.inf), best[:, :-1]], axis=1)
         origin = np.maximum.accumulate(np.where(score > reach, layers, 0), axis=1)
-        # A move must end after the one before it has: what came best up to the layer before.
+        # A segment ends after the previous segment, so it starts from the best state up to the layer before.
         origins.append(np.concatenate([np.zeros((rows, 1), dtype=np.int64), origin[:, :-1]], axis=1))
         score = reach + start * (-1) ** (j + 1) * m
-    found = np.zeros((rows, segments - 1), dtype=np.int64)
+    turns = np.zeros((rows, segments - 1), dtype=np.int64)
     if segments > 1:
-        found[:, -1] = np.argmax(score[:, :-1], axis=1)
+        turns[:, -1] = np.argmax(score[:, :-1], axis=1)
     for j in range(segments - 2, 0, -1):
-        found[:, j - 1] = np.take_along_axis(origins[j - 1], found[:, j : j + 1], axis=1)[:, 0]
-    return found
+        turns[:, j - 1] = np.take_along_axis(origins[j - 1], turns[:, j : j + 1], axis=1)[:, 0]
+    return turns
 
 
 def signed_rise(m: FloatArray, boundaries: IntArray, start: int) -> FloatArray:
-    """Return the total signed rise (rows,) of the moves that `boundaries` (rows, k-1) cut `m` (rows, points) into."""
+    """Return the total signed rise (rows,) of the segments of `m` (rows, points) between `boundaries` (rows, k-1)."""
     ends = np.take_along_axis(m, _with_ends(boundaries, m.shape[1]), axis=1)
     signs = start * (-1.0) ** np.arange(ends.shape[1] - 1)
     return np.asarray((np.diff(ends, axis=1) * signs).sum(axis=1), dtype=np.float64)
 
 
 def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike, values: FloatArray | None = None) -> FloatArray:
-    """Return, for every phase, the interpolated layer where the curve first reaches the middle of its two end values.
+    """Return the interpolated layer at which each phase first reaches the middle of its two end values.
 
-    The first crossing counts, walking from the phase's start; between layers the curve is taken as straight. A phase
-    whose two end values are equal, or are not finite, has no half-height: NaN.
+    The first crossing from the phase's start counts; between layers the curve is linear. A phase whose end values are
+    equal or not finite has no half-height: NaN.
 
     Args:
         m: (points,) or (rows, points).
-        boundaries: turning points (k-1,) or (rows, k-1), the number of dimensions that of `m`.
-        values: of the ends of the phases (rows, k + 1); by default those of the curve there.
+        boundaries: turning points, (k-1,) or (rows, k-1), with as many dimensions as `m`.
+        values: values at the ends of the phases, (rows, k + 1); by default those of the curve.
 
     Returns:
         (k,) or (rows, k), in layers.
@@ -91,8 +91,8 @@ def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike, values: FloatArray
     edges = _with_ends(cuts, curves.shape[1])
     ends = np.take_along_axis(curves, edges, axis=1) if values is None else values
     layers = np.arange(curves.shape[1])
-    found = np.full((len(curves), edges.shape[1] - 1), np.nan)
-    for j in range(found.shape[1]):
+    heights = np.full((len(curves), edges.shape[1] - 1), np.nan)
+    for j in range(heights.shape[1]):
         first, last = edges[:, j : j + 1], edges[:, j + 1 : j + 2]
         low, high = ends[:, j : j + 1], ends[:, j + 1 : j + 2]
         above = (curves - (low + high) / 2) * np.sign(high - low)
@@ -102,8 +102,8 @@ def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike, values: FloatArray
         before = np.take_along_axis(above, np.maximum(reached - 1, 0), axis=1)
         valid = np.isfinite(high - low) & (high != low) & np.isfinite(after - before) & (after > before)
         step = np.where(valid, after - before, 1.0)
-        found[:, j] = np.where(valid, reached - after / step, np.nan)[:, 0]
-    return found if np.ndim(m) > 1 else found[0]
+        heights[:, j] = np.where(valid, reached - after / step, np.nan)[:, 0]
+    return heights if np.ndim(m) > 1 else heights[0]
 
 
 def _with_ends(boundaries: IntArray, points: int) -> IntArray:
@@ -113,14 +113,14 @@ def _with_ends(boundaries: IntArray, points: int) -> IntArray:
 
 @dataclass(frozen=True, slots=True)
 class BoundaryInterval:
-    """A layer with the ends of its interval; all three NaN where the phase has no such layer."""
+    """A layer with the ends of its interval; all three are NaN if the phase has no such layer."""
 
     estimate: float
     low: float
     high: float
 
     def __format__(self, form: str) -> str:
-        """Return the estimate in a form such as 'g', with its interval where that is not one layer: '27 [21-27]'."""
+        """Return the estimate formatted as `form`, with its interval unless that is a single layer: '27 [21-27]'."""
         if self.low == self.high:
             return f"{self.estimate:{form}}"
         return f"{self.estimate:{form}} [{self.low:{form}}-{self.high:{form}}]"
@@ -128,9 +128,9 @@ class BoundaryInterval:
 
 @dataclass(frozen=True, slots=True)
 class Boundaries:
-    """The turning points (k-1) and half-heights (k) of a mean curve with percentile intervals of one `level`.
+    """The turning points (k-1) and half-heights (k) of a mean curve with percentile intervals at `level`.
 
-    `start` is the direction of the first move and `n` the number of independent rows.
+    `start` is the direction of the first segment, `n` the number of independent rows.
     """
 
     start: int
@@ -151,15 +151,15 @@ def boundary_intervals(
 ) -> Boundaries:
     """Return turning points and half-heights of the mean of curves (samples, points) with percentile intervals.
 
-    Resamples clusters (each cluster's mean curve is one row). The direction of the first move is chosen once, on the
-    mean curve. The estimate of an integer statistic need not lie in the middle of its interval.
+    Clusters are resampled (each cluster's mean curve is one row). The direction of the first segment is selected once,
+    on the mean curve. An integer estimate need not lie in the middle of its interval.
 
-    On a plateau the curve turns wherever the noise is highest, and its value there is too high, so that half of the
-    height lies too far. The interval of a half-height therefore also spans that between the means over all layers in
-    which the draws turn. Where these are one layer nothing changes.
+    On a plateau the curve turns wherever the noise is highest. Its value there is too high, so the half-height comes
+    out too late. The interval of a half-height is therefore widened to include a second interval, computed with the
+    means over all layers in which the draws turn. If the draws turn in one layer, nothing changes.
 
     Raises:
-        ValueError: as `cluster_means` and `turning_points`.
+        ValueError: as in `cluster_means` and `turning_points`.
     """
     rows = cluster_means(x, clusters)
     mean, means = rows.mean(axis=0), resampled_means(rows, draws, seed)
@@ -185,9 +185,9 @@ def resampled_means(rows: FloatArray, draws: int, seed: int) -> FloatArray:
 
 
 def best_direction(m: FloatArray, segments: int, start: int) -> int:
-    """Return `start`, or where it is 0 the direction of the first move of the better segmentation of `m` (points,).
+    """Return `start`, or if it is 0 the direction of the first segment that fits `m` (points,) better.
 
-    Of equal ones it is the upward one.
+    Ties take the upward direction.
     """
     if start != 0:
         return start
@@ -199,7 +199,7 @@ def best_direction(m: FloatArray, segments: int, start: int) -> int:
 def _plateau_heights(
     mean: FloatArray, draws: FloatArray, estimate: IntArray, drawn: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Half-heights of the mean (k,) and of the draws (draws, k), between the means over the layers of each turn."""
+    """Return half-heights of the mean (k,) and the draws (draws, k), from the means over the layers of each turn."""
     points = len(mean)
     counts = [np.bincount(column, minlength=points) for column in drawn.T]
     turns = np.array(counts).reshape(-1, points) > _SELDOM * len(drawn)
@@ -212,26 +212,26 @@ def _plateau_heights(
 
 
 def _spanning(interval: BoundaryInterval, other: BoundaryInterval) -> BoundaryInterval:
-    """Return the interval, widened to hold another one of the same layer; one that is not there widens nothing."""
+    """Return the interval, widened to include another interval of the same layer; NaN ends are ignored."""
     low, high = np.fmin(interval.low, other.low), np.fmax(interval.high, other.high)
     return BoundaryInterval(interval.estimate, float(low), float(high)) if np.isfinite(interval.low) else interval
 
 
 def _intervals(estimate: FloatArray, drawn: FloatArray, level: float) -> tuple[BoundaryInterval, ...]:
     tail = (1.0 - level) / 2
-    found = []
+    intervals = []
     for value, column in zip(estimate, drawn.T, strict=True):
-        kept = column[np.isfinite(column)]
-        if not np.isfinite(value) or len(kept) < 0.95 * len(column):
-            found.append(BoundaryInterval(float("nan"), float("nan"), float("nan")))
+        finite = column[np.isfinite(column)]
+        if not np.isfinite(value) or len(finite) < 0.95 * len(column):
+            intervals.append(BoundaryInterval(float("nan"), float("nan"), float("nan")))
             continue
-        found.append(BoundaryInterval(float(value), *outer_quantiles(kept, tail)))
-    return tuple(found)
+        intervals.append(BoundaryInterval(float(value), *outer_quantiles(finite, tail)))
+    return tuple(intervals)
 
 
 def outer_quantiles(values: FloatArray, tail: float) -> tuple[float, float]:
-    """Return the order statistics of `values` (draws,) outside of which a share `tail` lies on either side.
+    """Return the order statistics of `values` (draws,) beyond which a share `tail` lies on either side.
 
-    The ends of an integer's interval are integers.
+    The ends of the interval of an integer are integers.
     """
     return float(np.quantile(values, tail, method="lower")), float(np.quantile(values, 1.0 - tail, method="higher"))

@@ -64,11 +64,11 @@ def test_few_noisy_samples_are_refused_with_both_shares_and_a_remedy() -> None:
     refusal = power_refusal(power, simulate)
     assert refusal is not None
     assert refusal.startswith(
-        "a baseline of inter-modal similarity with 40 samples decides too little: of 20 simulated"
+        "a baseline of inter-modal similarity with 40 samples has too little power: of 20 simulated"
     )
-    assert f"nothing changed {power.equivalent:.0%} were equivalent (95% are asked)" in refusal
-    assert f"with a shift by 2 layers {power.detected:.0%} were found (80% are asked)" in refusal
-    assert "3 times as many would not do: measure with less noise" in refusal
+    assert f"without a change {power.equivalent:.0%} were equivalent (95% required)" in refusal
+    assert f"with a shift by 2 layers {power.detected:.0%} were detected (80% required)" in refusal
+    assert "3 times as many would not suffice: measure with less noise" in refusal
 
 
 def test_the_remedy_is_the_first_size_that_is_enough() -> None:
@@ -153,7 +153,7 @@ def test_what_cannot_be_simulated_is_refused() -> None:
     curves = draw_curves(SHORT, 40, seed=0)
     with pytest.raises(ValueError, match="at least 7 points"):
         curve_power(curves[:, :6], margin=MARGIN, alpha_diff=ALPHA)
-    with pytest.raises(ValueError, match="is not that of curves with 13 points"):
+    with pytest.raises(ValueError, match="does not match curves with 13 points"):
         curve_power(curves, np.zeros((4, 5)), margin=MARGIN, alpha_diff=ALPHA)
     with pytest.raises(ValueError, match="3 cluster labels for 40 samples"):
         curve_power(curves, margin=MARGIN, alpha_diff=ALPHA, boundaries=[1.0] * 7, clusters=[1, 2, 3])

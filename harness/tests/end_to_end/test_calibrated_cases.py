@@ -25,7 +25,7 @@ def test_calibration_of_an_inconclusive_baseline_is_refused_and_changes_nothing(
         [
             "phase: calibration of tiny-llava-tiny, bfloat16: inter changes by up to * in the mean and * in a sample",
             "phase: calibration of tiny-llava-tiny, eager: *",
-            "no baseline of tiny-llava-tiny was written: * with 64 samples decides too little: *simulated runs*",
+            "no baseline of tiny-llava-tiny was written: * with 64 samples has too little power: *simulated runs*",
         ]
     )
     assert recorded.files() == before
