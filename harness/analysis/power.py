@@ -234,7 +234,8 @@ class _Runs:
 def shift_origin(points: int, layers: float) -> FloatArray:
     """Return the layers (points,) from which a curve shifted by `layers` takes its values.
 
-    Both ends stay fixed. The mapping is linear in between: layers before the inside are stretched, layers after it compressed.
+    Both ends stay fixed. The mapping is linear in between: layers before the inside are stretched, later layers
+    compressed.
     """
     last = points - 1.0
     return np.interp(np.arange(points), (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))

@@ -149,7 +149,7 @@ def test_clusters_count_once() -> None:
 
 def test_curves_of_unequal_shape_are_refused() -> None:
     x = draw_curves(INTER, 8, 0)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         read_phases(x, x, x[:, :-1], x)
     with pytest.raises(ValueError, match="segments need"):
         read_phases(x[:, :4], x[:, :4], x[:, :4], x[:, :4])
