@@ -292,5 +292,5 @@ def test_curves_of_other_models_and_impossible_noise_are_refused() -> None:
         judge_intervals(BASELINE[:, :-1], BASELINE, paired=False, alpha_diff=ALPHA)
     with pytest.raises(ValueError, match="reference has shape"):
         judge_intervals(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA, reference=np.zeros(5))
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="cannot be negative"):
         judge_intervals(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA, noise=-1.0)

@@ -159,5 +159,5 @@ def test_what_cannot_be_simulated_is_refused() -> None:
         curve_power(curves, margin=MARGIN, alpha_diff=ALPHA, boundaries=[1.0] * 7, clusters=[1, 2, 3])
     with pytest.raises(ValueError, match="positive size"):
         curve_power(curves, margin=MARGIN, alpha_diff=ALPHA, size=0.0)
-    with pytest.raises(ValueError, match="from none to all"):
+    with pytest.raises(ValueError, match="hits between 0 and that number"):
         recall_power(np.full((40, 5), 3), np.full(40, 2), alpha_diff=ALPHA)
