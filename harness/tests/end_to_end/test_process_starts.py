@@ -51,7 +51,7 @@ def run_script(*arguments: tuple[int, int]) -> list[str]:
 def test_xdist_workers_and_torchrun_processes_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.plugin.torchrun.processes", lambda: Processes(0, 2))
     config: Any = SimpleNamespace(option=SimpleNamespace(numprocesses=2))
-    with pytest.raises(pytest.UsageError, match="take one of them, torchrun or -n"):
+    with pytest.raises(pytest.UsageError, match="use one of them, torchrun or -n"):
         pytest_cmdline_main(config)
 
 
