@@ -37,11 +37,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def anew(vlm: Vlm, model: Any) -> Vlm:
+def with_model(vlm: Vlm, model: Any) -> Vlm:
     return Vlm(vlm.name, model, vlm.processor, find_anatomy(model))
 
 
-def draw(model: Any, seed: int = 1) -> Any:
+def randomise_adapter(model: Any, seed: int = 1) -> Any:
     """Add noise to the trainable parameters, because a new adapter changes nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -52,12 +52,12 @@ def draw(model: Any, seed: int = 1) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def adapted(vlm: Vlm, **config: Any) -> Vlm:
-    return anew(vlm, draw(peft.get_peft_model(vlm.model, peft.LoraConfig(r=4, **config))))
+def make_adapted(vlm: Vlm, **config: Any) -> Vlm:
+    return with_model(vlm, randomise_adapter(peft.get_peft_model(vlm.model, peft.LoraConfig(r=4, **config))))
 
 
-def merged(vlm: Vlm) -> Vlm:
-    return anew(vlm, copy.deepcopy(vlm.model).merge_and_unload())
+def make_merged(vlm: Vlm) -> Vlm:
+    return with_model(vlm, copy.deepcopy(vlm.model).merge_and_unload())
 
 
 def assert_close(first: Profile, second: Profile, tolerance: float = 1e-4) -> None:
@@ -68,10 +68,10 @@ def assert_close(first: Profile, second: Profile, tolerance: float = 1e-4) -> No
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_an_adapter_is_measured_as_if_merged(kind: str) -> None:
-    vlm = adapted(tiny_vlm(), **CONFIGS[kind])
+    vlm = make_adapted(tiny_vlm(), **CONFIGS[kind])
     profile = tiny_profile(vlm)
     assert profile["exit_agreement"][:, -1].all()
-    assert_close(profile, tiny_profile(merged(vlm)))
+    assert_close(profile, tiny_profile(make_merged(vlm)))
     plain = tiny_profile(tiny_vlm())
     assert any((profile[name] != plain[name]).any() for name in ("recall_5", "norm_image"))
 
@@ -80,30 +80,30 @@ def test_an_adapter_on_a_tied_head_is_measured_as_if_merged() -> None:
     vlm = tiny_vlm()
     vlm.model.lm_head.weight = vlm.model.model.language_model.embed_tokens.weight
     vlm.model.config.tie_word_embeddings = vlm.model.config.text_config.tie_word_embeddings = True
-    vlm = adapted(vlm, **CONFIGS["trained tokens"])
+    vlm = make_adapted(vlm, **CONFIGS["trained tokens"])
     assert not is_plain(vlm.anatomy.unembedding)
-    assert_close(tiny_profile(vlm), tiny_profile(merged(vlm)))
+    assert_close(tiny_profile(vlm), tiny_profile(make_merged(vlm)))
 
 
 def test_the_active_adapter_is_measured_and_a_disabled_adapter_is_not() -> None:
-    vlm = adapted(tiny_vlm(), **CONFIGS["head"])
+    vlm = make_adapted(tiny_vlm(), **CONFIGS["head"])
     vlm.model.add_adapter("second", peft.LoraConfig(r=2, target_modules=["lm_head", "o_proj"]))
-    draw(vlm.model.requires_grad_(True), 2).set_adapter("second")
+    randomise_adapter(vlm.model.requires_grad_(True), 2).set_adapter("second")
     second = copy.deepcopy(vlm.model).merge_and_unload(adapter_names=["second"])
-    assert_close(tiny_profile(vlm), tiny_profile(anew(vlm, second)))
+    assert_close(tiny_profile(vlm), tiny_profile(with_model(vlm, second)))
     with vlm.model.disable_adapter():
-        off = tiny_profile(vlm)
+        disabled_profile = tiny_profile(vlm)
     base = copy.deepcopy(vlm.model).unload()
-    assert_close(off, tiny_profile(anew(vlm, base)))
+    assert_close(disabled_profile, tiny_profile(with_model(vlm, base)))
 
 
 def test_cached_readings_with_an_adapter_are_not_reused_without_it(tmp_path: Any) -> None:
-    vlm = adapted(tiny_vlm(), **CONFIGS["head"], lora_alpha=64)
-    with_it = tiny_profile(vlm, cache=tmp_path)
+    vlm = make_adapted(tiny_vlm(), **CONFIGS["head"], lora_alpha=64)
+    adapted_profile = tiny_profile(vlm, cache=tmp_path)
     with vlm.model.disable_adapter():
-        without = tiny_profile(vlm, cache=tmp_path)
-        assert have_same_numbers(without, tiny_profile(vlm))
-    assert any((with_it[name] != without[name]).any() for name in ("recall_5", "exit_agreement"))
+        base_profile = tiny_profile(vlm, cache=tmp_path)
+        assert have_same_numbers(base_profile, tiny_profile(vlm))
+    assert any((adapted_profile[name] != base_profile[name]).any() for name in ("recall_5", "exit_agreement"))
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_cached_readings_with_an_adapter_are_not_reused_without_it(tmp_path: Any
 def test_an_adapter_that_adds_tokens_is_refused_with_a_remedy(config: Any, message: str) -> None:
     model = peft.get_peft_model(tiny_vlm().model, config(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
     with pytest.raises(SelfCheckError, match=rf"{message} .*; the model adds tokens of its own, as prompt tuning"):
-        tiny_profile(anew(tiny_vlm(), model))
+        tiny_profile(with_model(tiny_vlm(), model))
 
 
 def test_parts_of_an_adapted_model_have_the_names_of_the_base_model() -> None:
-    vlm = adapted(tiny_vlm(), target_modules=r".*layers\.[23].*(q|o)_proj")
+    vlm = make_adapted(tiny_vlm(), target_modules=r".*layers\.[23].*(q|o)_proj")
     origin = tiny_vlm()
     change = weight_change(weight_parts(vlm), weight_parts(origin))
     assert (change.layers, change.same_layers, change.unshared) == ((3, 4), (1, 2), ())

@@ -53,11 +53,11 @@ def llama_config() -> LlamaConfig:
     )
 
 
-def instructblip(text_config: Any, **more: Any) -> Any:
+def make_instructblip(text_config: Any, **options: Any) -> Any:
     """Return a tiny InstructBLIP whose tower, Q-Former and decoder all have three layers."""
     logging.set_verbosity_error()
     config = InstructBlipConfig(
-        vision_config=VISION, qformer_config=QFORMER, text_config=text_config, num_query_tokens=4, **more
+        vision_config=VISION, qformer_config=QFORMER, text_config=text_config, num_query_tokens=4, **options
     )
     model = InstructBlipForConditionalGeneration(config).eval()
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_parts_of_a_llava(vlm: Vlm) -> None:
 
 def test_parts_of_an_instructblip() -> None:
     """Tower and Q-Former have as many layers as the decoder but are not confused with it."""
-    model = instructblip(llama_config(), image_token_index=IMAGE_TOKEN)
+    model = make_instructblip(llama_config(), image_token_index=IMAGE_TOKEN)
     anatomy = find_anatomy(model)
     decoder = model.language_model.model
     assert anatomy.layers == tuple(decoder.layers)
@@ -103,7 +103,7 @@ def test_encoder_decoders_are_refused(kind: str) -> None:
     if kind == "bare T5":
         model = T5ForConditionalGeneration(T5Config(**T5))
     else:
-        model = instructblip(T5Config(**T5), image_token_index=IMAGE_TOKEN)
+        model = make_instructblip(T5Config(**T5), image_token_index=IMAGE_TOKEN)
     with pytest.raises(
         AnatomyError, match=f"^{type(model).__name__} is an encoder-decoder: .*Use a decoder-only model"
     ):
@@ -124,7 +124,7 @@ def test_a_model_without_image_token_is_refused() -> None:
     with pytest.raises(
         AnatomyError, match="configuration of InstructBlipForConditionalGeneration names no image token"
     ):
-        find_anatomy(instructblip(llama_config()))
+        find_anatomy(make_instructblip(llama_config()))
 
 
 def test_a_model_without_decoder_is_refused() -> None:

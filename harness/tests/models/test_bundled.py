@@ -43,7 +43,7 @@ def vision(request: pytest.FixtureRequest) -> TrainedVision:
 
 
 @pytest.fixture(scope="module")
-def either(vision: TrainedVision) -> tuple[Any, Any]:
+def model_and_processor(vision: TrainedVision) -> tuple[Any, Any]:
     """Each bundled model in turn, with its processor."""
     return vision.module.load(default_cache())
 
@@ -53,7 +53,7 @@ def loaded() -> Loaded:
     return load(default_cache())
 
 
-def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[str]) -> BatchFeature:
+def encode_prompts(processor: LlavaProcessor, scenes: list[Scene], instructions: list[str]) -> BatchFeature:
     """Return a batch with chat template, images and padding, as a user would create it."""
     texts = [
         processor.apply_chat_template(
@@ -65,8 +65,8 @@ def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[s
     return processor(images=[s.render() for s in scenes], text=texts, padding=True, return_tensors="pt")
 
 
-def test_the_model_is_ready_to_be_measured(vision: TrainedVision, either: tuple[Any, Any]) -> None:
-    model, _ = either
+def test_the_model_is_ready_to_be_measured(vision: TrainedVision, model_and_processor: tuple[Any, Any]) -> None:
+    model, _ = model_and_processor
     assert vision.name in MODELS
     assert MODELS[vision.name].loader == f"{vision.module.__name__}:load"
     assert not any(module.training for module in model.modules())
@@ -89,17 +89,17 @@ def test_rotary_frequencies_are_those_of_the_formula(loaded: Loaded) -> None:
     assert positions.flatten().tolist() == list(range(IMAGE_TOKENS + 1))
 
 
-def test_two_loads_give_identical_tensors(vision: TrainedVision, either: tuple[Any, Any]) -> None:
-    again, _ = vision.module.load(default_cache())
-    first = {**dict(either[0].named_parameters()), **dict(either[0].named_buffers())}
-    second = {**dict(again.named_parameters()), **dict(again.named_buffers())}
+def test_two_loads_give_identical_tensors(vision: TrainedVision, model_and_processor: tuple[Any, Any]) -> None:
+    reloaded, _ = vision.module.load(default_cache())
+    first = {**dict(model_and_processor[0].named_parameters()), **dict(model_and_processor[0].named_buffers())}
+    second = {**dict(reloaded.named_parameters()), **dict(reloaded.named_buffers())}
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_prompt_is_as_declared(loaded: Loaded) -> None:
     _, processor = loaded
-    ids = encoded(processor, [scene(0, 0)], [INSTRUCTION])["input_ids"][0].tolist()
+    ids = encode_prompts(processor, [scene(0, 0)], [INSTRUCTION])["input_ids"][0].tolist()
     assert ids.count(IMAGE_TOKEN_ID) == IMAGE_TOKENS
     start = ids.index(IMAGE_TOKEN_ID)
     assert ids[start : start + IMAGE_TOKENS] == [IMAGE_TOKEN_ID] * IMAGE_TOKENS
@@ -112,15 +112,15 @@ def test_the_prompt_is_as_declared(loaded: Loaded) -> None:
 def test_no_text_is_tokenized_to_the_image_token_or_the_padding(loaded: Loaded) -> None:
     _, processor = loaded
     texts = [*(c for s in scenes(50, 0) for c in s.captions), INSTRUCTION, "empty_output endoftext <image> <pad>"]
-    used = {i for text in texts for i in processor.tokenizer(text).input_ids}
-    assert not used & {IMAGE_TOKEN_ID, PAD_TOKEN_ID}
+    used_ids = {i for text in texts for i in processor.tokenizer(text).input_ids}
+    assert not used_ids & {IMAGE_TOKEN_ID, PAD_TOKEN_ID}
 
 
 def test_the_tower_gets_the_same_pixels_as_in_training(loaded: Loaded) -> None:
     _, processor = loaded
-    picture = scene(0, 0).render()
-    pixels = encoded(processor, [scene(0, 0)], [INSTRUCTION])["pixel_values"]
-    expected = torch.tensor(list(picture.tobytes())).reshape(1, 96, 96, 3).permute(0, 3, 1, 2) / 127.5 - 1
+    image = scene(0, 0).render()
+    pixels = encode_prompts(processor, [scene(0, 0)], [INSTRUCTION])["pixel_values"]
+    expected = torch.tensor(list(image.tobytes())).reshape(1, 96, 96, 3).permute(0, 3, 1, 2) / 127.5 - 1
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-6)
 
 
@@ -128,65 +128,69 @@ def test_the_tower_gets_the_same_pixels_as_in_training(loaded: Loaded) -> None:
 def test_the_features_are_at_the_image_positions(loaded: Loaded) -> None:
     """The embedding of the image token itself never reaches the decoder."""
     model, processor = loaded
-    batch = encoded(processor, [scene(1, 0)], [INSTRUCTION])
-    seen: list[torch.Tensor] = []
-    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    batch = encode_prompts(processor, [scene(1, 0)], [INSTRUCTION])
+    decoder_inputs: list[torch.Tensor] = []
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(
+        lambda m, args: decoder_inputs.append(args[0])
+    )
     try:
         model(**batch, use_cache=False)
     finally:
         hook.remove()
-    at = batch["input_ids"][0] == IMAGE_TOKEN_ID
+    is_image = batch["input_ids"][0] == IMAGE_TOKEN_ID
     features = model.get_image_features(pixel_values=batch["pixel_values"]).pooler_output[0]
     assert features.shape == (IMAGE_TOKENS, 576)
-    torch.testing.assert_close(seen[0][0, at], features)
-    torch.testing.assert_close(seen[0][0, ~at], model.get_input_embeddings()(batch["input_ids"])[0, ~at])
+    torch.testing.assert_close(decoder_inputs[0][0, is_image], features)
+    torch.testing.assert_close(
+        decoder_inputs[0][0, ~is_image], model.get_input_embeddings()(batch["input_ids"])[0, ~is_image]
+    )
 
 
 @torch.inference_mode()
 def test_left_padding_changes_no_logits(loaded: Loaded) -> None:
     model, processor = loaded
-    pictures = [scene(k, 0) for k in range(3)]
+    batch_scenes = [scene(k, 0) for k in range(3)]
     instructions = [INSTRUCTION, "Say in a few words what you see in this picture, please.", "Describe."]
-    together = encoded(processor, pictures, instructions)
-    assert together["attention_mask"][0, 0] == 0
-    assert together["input_ids"][0, 0] == PAD_TOKEN_ID
-    logits = model(**together, use_cache=False, logits_to_keep=1).logits
-    for k, (picture, instruction) in enumerate(zip(pictures, instructions, strict=True)):
-        alone = model(**encoded(processor, [picture], [instruction]), use_cache=False, logits_to_keep=1).logits
+    batched = encode_prompts(processor, batch_scenes, instructions)
+    assert batched["attention_mask"][0, 0] == 0
+    assert batched["input_ids"][0, 0] == PAD_TOKEN_ID
+    logits = model(**batched, use_cache=False, logits_to_keep=1).logits
+    for k, (image, instruction) in enumerate(zip(batch_scenes, instructions, strict=True)):
+        alone = model(**encode_prompts(processor, [image], [instruction]), use_cache=False, logits_to_keep=1).logits
         torch.testing.assert_close(logits[k], alone[0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
-def held_out_captions(either: tuple[Any, Any]) -> tuple[list[Scene], list[str]]:
+def held_out_captions(model_and_processor: tuple[Any, Any]) -> tuple[list[Scene], list[str]]:
     """Held-out scenes and the captions that the model writes for them."""
-    truths = [scene(index, 12345) for index in range(16)]
-    return truths, write_captions(*either, truths)
+    held_out = [scene(index, 12345) for index in range(16)]
+    return held_out, write_captions(*model_and_processor, held_out)
 
 
 def test_the_captions_name_what_is_in_held_out_scenes(held_out_captions: tuple[list[Scene], list[str]]) -> None:
     tally = Tally()
-    for truth, caption in zip(*held_out_captions, strict=True):
-        judge(truth, caption, tally)
+    for true_scene, caption in zip(*held_out_captions, strict=True):
+        judge(true_scene, caption, tally)
     for reason in ("colour", "shape", "relation"):
         assert tally.share(f"{reason}/all") >= 0.85, (reason, tally)
 
 
 def test_the_captions_fit_no_other_scene(held_out_captions: tuple[list[Scene], list[str]]) -> None:
-    truths, captions = held_out_captions
+    held_out, captions = held_out_captions
     tally = Tally()
-    for truth, caption in zip(truths[1:] + truths[:1], captions, strict=True):
-        judge(truth, caption, tally)
+    for true_scene, caption in zip(held_out[1:] + held_out[:1], captions, strict=True):
+        judge(true_scene, caption, tally)
     assert tally.share("colour/all") < 0.4
     assert tally.share("shape/all") < 0.4
 
 
 def test_the_committed_weights_are_exactly_vision_tower_and_projector_and_small(
-    vision: TrainedVision, either: tuple[Any, Any]
+    vision: TrainedVision, model_and_processor: tuple[Any, Any]
 ) -> None:
     tensors = load_file(vision.trained)
     assert vision.trained.stat().st_size <= 10_000_000
     assert set(tensors) == {
-        flat_name(name) for name in either[0].state_dict() if name.startswith(vision.module.TRAINED_PARTS)
+        flat_name(name) for name in model_and_processor[0].state_dict() if name.startswith(vision.module.TRAINED_PARTS)
     }
     assert {t.dtype for t in tensors.values()} == {torch.float16}
 

@@ -33,10 +33,10 @@ def test_the_queries_precede_the_declared_prompt(loaded: tuple[Any, Any]) -> Non
 
 def test_the_image_token_has_the_mean_embedding_and_no_text_has_it(loaded: tuple[Any, Any]) -> None:
     model, processor = loaded
-    words = model.get_input_embeddings().weight
+    embedding = model.get_input_embeddings().weight
     token = model.config.image_token_index
-    assert len(words) == token + 1
-    torch.testing.assert_close(words[token], words[:token].mean(0))
+    assert len(embedding) == token + 1
+    torch.testing.assert_close(embedding[token], embedding[:token].mean(0))
     texts = [INSTRUCTION, *(caption for sample in scenes(20, 0) for caption in sample.captions)]
     assert token not in {i for text in texts for i in processor.tokenizer(text).input_ids}
 
@@ -55,22 +55,22 @@ def test_the_features_are_at_the_image_positions_and_depend_on_image_and_instruc
     loaded: tuple[Any, Any],
 ) -> None:
     model, processor = loaded
-    pictures, prompt = [scene(1, 0).render(), scene(2, 0).render()], chat_prompt(processor)
-    batch = processor(images=pictures, text=[prompt, prompt], return_tensors="pt")
-    seen: list[torch.Tensor] = []
-    hook = model.get_decoder().layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    images, prompt = [scene(1, 0).render(), scene(2, 0).render()], chat_prompt(processor)
+    batch = processor(images=images, text=[prompt, prompt], return_tensors="pt")
+    decoder_inputs: list[torch.Tensor] = []
+    hook = model.get_decoder().layers[0].register_forward_pre_hook(lambda _, args: decoder_inputs.append(args[0]))
     try:
         model(**batch, use_cache=False)
     finally:
         hook.remove()
     questions = {key: batch[key] for key in ("pixel_values", "qformer_input_ids", "qformer_attention_mask")}
     features = model.get_image_features(**questions, return_dict=True).pooler_output
-    torch.testing.assert_close(seen[0][:, :IMAGE_TOKENS], features)
+    torch.testing.assert_close(decoder_inputs[0][:, :IMAGE_TOKENS], features)
     torch.testing.assert_close(
-        seen[0][:, IMAGE_TOKENS:], model.get_input_embeddings()(batch["input_ids"][:, IMAGE_TOKENS:])
+        decoder_inputs[0][:, IMAGE_TOKENS:], model.get_input_embeddings()(batch["input_ids"][:, IMAGE_TOKENS:])
     )
     # Training computes the same features from the tower's output as the model.
-    rows = TRAINED_VISION["scenes-instructblip"].rows(
+    rows = TRAINED_VISION["scenes-instructblip"].embed_image(
         model, model.vision_model(batch["pixel_values"]).last_hidden_state, batch
     )
     torch.testing.assert_close(rows, features)

@@ -19,7 +19,7 @@ __all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, which contains a checkpoint out/checkpoint."""
     (tmp_path / "out" / "checkpoint").mkdir(parents=True)
     (tmp_path / "out" / "checkpoint" / "config.json").write_text("{}")
@@ -29,8 +29,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("text", ["out/checkpoint", "out/checkpoint/", "./out/checkpoint", "~/out/checkpoint"])
-def test_all_spellings_of_a_directory_are_accepted(here: Path, text: str) -> None:
-    assert find_model(text).source == str(here / "out" / "checkpoint")
+def test_all_spellings_of_a_directory_are_accepted(working_directory: Path, text: str) -> None:
+    assert find_model(text).source == str(working_directory / "out" / "checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,20 @@ def test_all_spellings_of_a_directory_are_accepted(here: Path, text: str) -> Non
         ("out", "has no config.json, but a directory in it does: give 'out/checkpoint'"),
     ],
 )
-def test_a_path_to_no_checkpoint_is_refused(here: Path, text: str, message: str) -> None:
+def test_a_path_to_no_checkpoint_is_refused(working_directory: Path, text: str, message: str) -> None:
     with pytest.raises(LookupError) as caught:
         find_model(text)
     assert message in str(caught.value)
 
 
-def test_the_newest_of_several_directories_is_suggested(here: Path) -> None:
+def test_the_newest_of_several_directories_is_suggested(working_directory: Path) -> None:
     shutil.copytree("out/checkpoint", "out/later")
     os.utime("out/checkpoint/config.json", (1, 1))
     with pytest.raises(LookupError, match=r"give 'out/later' \(the newest of 2\)"):
         find_model("out")
 
 
-def test_the_error_explains_that_a_mistyped_path_is_taken_as_a_repository(here: Path) -> None:
+def test_the_error_explains_that_a_mistyped_path_is_taken_as_a_repository(working_directory: Path) -> None:
     message = (
         "there is no directory 'out/chekpoint' here (there is 'out/checkpoint'), so it is taken as a repository of "
     )
@@ -72,7 +72,7 @@ def test_the_error_explains_that_a_mistyped_path_is_taken_as_a_repository(here: 
         f"{message}the hub: out/chekpoint is not in the local cache"
     )
     with pytest.raises(WeightsError, match="so it is taken as a repository of the hub: out/chekpoint is not in"):
-        load_vlm(entry, cache=here, device="cpu")
+        load_vlm(entry, cache=working_directory, device="cpu")
 
 
 def test_an_adapter_error_lists_the_commands_that_merge_it(tmp_path: Path) -> None:

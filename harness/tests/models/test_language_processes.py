@@ -30,13 +30,13 @@ def test_the_second_of_two_processes_uses_the_files_of_the_first(
 ) -> None:
     cache = tmp_path / "cache"
 
-    def overtaken(work: Path, ready: Path) -> None:
+    def convert_after_another_process(work: Path, ready: Path) -> None:
         monkeypatch.setattr(language, "_convert", copy_gguf)
         language_directory(cache)
         (cache / WEIGHTS_DIRECTORY / "first").touch()
         copy_gguf(work, ready)
 
-    monkeypatch.setattr(language, "_convert", overtaken)
+    monkeypatch.setattr(language, "_convert", convert_after_another_process)
     assert (language_directory(cache) / "first").exists()
     assert find_leftovers(cache) == []
 
@@ -47,32 +47,32 @@ def test_the_second_process_that_finds_altered_weights_uses_the_rebuilt_files(
     flip_bit(cached_weights)
     convert = language._convert
 
-    def overtaken(work: Path, ready: Path) -> None:
+    def convert_after_another_process(work: Path, ready: Path) -> None:
         monkeypatch.setattr(language, "_convert", convert)
         load_state(cached_weights)
         (cached_weights.parent / "first").touch()
         convert(work, ready)
 
-    monkeypatch.setattr(language, "_convert", overtaken)
+    monkeypatch.setattr(language, "_convert", convert_after_another_process)
     load_state(cached_weights)
     assert (cached_weights.parent / "first").exists()
     assert find_leftovers(cached_weights.parents[2]) == []
 
 
-@pytest.mark.parametrize("gone", [False, True], ids=["made again", "not yet in place"])
+@pytest.mark.parametrize("removed", [False, True], ids=["made again", "not yet in place"])
 def test_weights_that_another_process_rebuilds_while_they_are_read_are_used(
-    cached_weights: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+    cached_weights: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
 ) -> None:
     load, home = safetensors.torch.load_file, cached_weights.parent
 
-    def exchanged(path: Path) -> dict[str, torch.Tensor]:
+    def rebuild_while_loading(path: Path) -> dict[str, torch.Tensor]:
         monkeypatch.setattr("safetensors.torch.load_file", load)
         home.rename(home.with_name("before"))
-        if not gone:
+        if not removed:
             shutil.copytree(home.with_name("before"), home)
         return load(home.with_name("before") / path.name)
 
-    monkeypatch.setattr("safetensors.torch.load_file", exchanged)
+    monkeypatch.setattr("safetensors.torch.load_file", rebuild_while_loading)
     state, lines = load_state(cached_weights)
     assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
     assert lines == []

@@ -25,7 +25,7 @@ from harness.tests.support.topology import REDUCED, random_model
 CAPTIONS = ["a red circle above a blue square", "a green star"]
 
 
-def literal(vlm: Vlm, sample: Sample, caption: str) -> float:
+def reference_likelihood(vlm: Vlm, sample: Sample, caption: str) -> float:
     """Return the summed log-probability of the caption's tokens and the end of text, one token at a time."""
     batch = encode(vlm.processor, [sample], vlm.anatomy.image_positions)
     prompt = prompt_text(vlm.processor, sample.instruction)
@@ -44,10 +44,10 @@ def test_likelihoods_are_sums_over_the_tokens_of_the_caption(vlm: Vlm, samples: 
     """Prompts and captions differ in length, so the batch is padded on both sides."""
     scores = caption_likelihoods(vlm, samples[:2], CAPTIONS)
     for sample, caption, score in zip(samples, CAPTIONS, scores, strict=False):
-        assert score == pytest.approx(literal(vlm, sample, caption), rel=1e-4)
+        assert score == pytest.approx(reference_likelihood(vlm, sample, caption), rel=1e-4)
 
 
-def items_of(samples: list[Sample]) -> list[Sample]:
+def make_items(samples: list[Sample]) -> list[Sample]:
     """Return the samples, of which every two are the sides of an item."""
     return [
         Sample(s.id, s.load_image, s.instruction, (CAPTIONS[k % 2],), f"item {k // 2}") for k, s in enumerate(samples)
@@ -55,7 +55,7 @@ def items_of(samples: list[Sample]) -> list[Sample]:
 
 
 def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = items_of(tiny_samples(5))
+    drawn = make_items(tiny_samples(5))
     monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
     profile = measure(vlm, "items", samples=5, batch_size=3, controls=(), progress=False)
     likelihoods, backward = profile["likelihood_own"], profile["likelihood_other"]
@@ -64,15 +64,17 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
     assert np.isnan([likelihoods[4], backward[4]]).all()
     assert "after the prompt" in profile.declared["likelihood"]
     scores = word_order_scores(profile)
-    right = [likelihoods[2 * k] > backward[2 * k] and likelihoods[2 * k + 1] > backward[2 * k + 1] for k in range(2)]
-    assert scores["text"].share == np.mean(right)
+    text_correct = [
+        likelihoods[2 * k] > backward[2 * k] and likelihoods[2 * k + 1] > backward[2 * k + 1] for k in range(2)
+    ]
+    assert scores["text"].share == np.mean(text_correct)
     assert scores["group"].items == 2
     assert scores["group"].low <= scores["group"].share <= scores["group"].high
     assert "likelihood_own" not in measure(vlm, "items", samples=4, controls=(), word_order=False).arrays
 
 
 def test_a_batch_of_items_that_exceeds_memory_is_halved(fresh_vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = items_of(tiny_samples(4))
+    drawn = make_items(tiny_samples(4))
     monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
     options = {"samples": 4, "batch_size": 2, "controls": (), "progress": False}
     full, lines = measure(fresh_vlm, "items", **options), list[str]()
@@ -108,16 +110,16 @@ def test_a_prompt_that_attends_to_its_caption_is_refused(monkeypatch: pytest.Mon
     )
     model = random_model(config)
     monkeypatch.setattr(type(config), "model_type", kind)
-    seeing = Vlm("seeing", model, processor, find_anatomy(model))
+    vlm = Vlm("seeing", model, processor, find_anatomy(model))
     item = [tiny_samples(1)[0]] * 2
     if kind == "paligemma":
         forward, backward = (
-            caption_likelihoods(seeing, item, CAPTIONS),
-            caption_likelihoods(seeing, item, CAPTIONS[::-1]),
+            caption_likelihoods(vlm, item, CAPTIONS),
+            caption_likelihoods(vlm, item, CAPTIONS[::-1]),
         )
         np.testing.assert_allclose(forward, backward[::-1], rtol=1e-5)
     else:
         with pytest.raises(
             PromptError, match=r"seeing: .* the prompt attends to the caption and its likelihood is undefined"
         ):
-            caption_likelihoods(seeing, item, CAPTIONS)
+            caption_likelihoods(vlm, item, CAPTIONS)

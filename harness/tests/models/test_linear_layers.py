@@ -40,18 +40,18 @@ class Adapted(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return self.base(states) + states @ self.down.to(states.dtype).T @ self.up.to(states.dtype).T
 
-    def merged(self) -> nn.Linear:
+    def merge(self) -> nn.Linear:
         plain = copy.deepcopy(self.base)
         plain.weight += self.up @ self.down
         return plain
 
 
-class Doubled(nn.Module):
+class Doubling(nn.Module):
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         return 2.0 * numbers
 
 
-class Bent(nn.Module):
+class Tanh(nn.Module):
     """A nonlinear wrapper of a linear layer."""
 
     def __init__(self, base: nn.Linear) -> None:
@@ -62,54 +62,54 @@ class Bent(nn.Module):
         return torch.tanh(self.base(states))
 
 
-def hooked(layer: nn.Linear) -> nn.Module:
+def add_hook(layer: nn.Linear) -> nn.Module:
     layer.register_forward_hook(lambda _, __, output: output * 2.0)
     return layer
 
 
-def hooked_before(layer: nn.Linear) -> nn.Module:
+def add_pre_hook(layer: nn.Linear) -> nn.Module:
     layer.register_forward_pre_hook(lambda _, args: (args[0] * 2.0,))
     return layer
 
 
-def replaced(layer: nn.Linear) -> nn.Module:
+def replace_forward(layer: nn.Linear) -> nn.Module:
     old = layer.forward
     layer.forward = lambda states: old(states) * 2.0
     return layer
 
 
-def parametrised(layer: nn.Linear) -> nn.Module:
-    parametrize.register_parametrization(layer, "weight", Doubled())
+def parametrise(layer: nn.Linear) -> nn.Module:
+    parametrize.register_parametrization(layer, "weight", Doubling())
     return layer
 
 
-def doubled(layer: nn.Linear) -> nn.Linear:
+def double(layer: nn.Linear) -> nn.Linear:
     layer.weight *= 2.0
     if layer.bias is not None:
         layer.bias *= 2.0
     return layer
 
 
-def doubled_weight(layer: nn.Linear) -> nn.Linear:
+def double_weight(layer: nn.Linear) -> nn.Linear:
     layer.weight *= 2.0
     return layer
 
 
-def adapted(layer: nn.Linear) -> nn.Module:
+def adapt(layer: nn.Linear) -> nn.Module:
     return Adapted(layer, 1)
 
 
-def merged(layer: nn.Linear) -> nn.Linear:
-    return Adapted(layer, 1).merged()
+def merge(layer: nn.Linear) -> nn.Linear:
+    return Adapted(layer, 1).merge()
 
 
 #: Changes of a layer that keep its weight, each with the equivalent plain layer.
-WAYS: dict[str, tuple[Callable[[nn.Linear], nn.Module], Callable[[nn.Linear], nn.Linear]]] = {
-    "adapter": (adapted, merged),
-    "hook": (hooked, doubled),
-    "hook before": (hooked_before, doubled_weight),
-    "replaced forward": (replaced, doubled),
-    "parametrised": (parametrised, doubled_weight),
+CHANGES: dict[str, tuple[Callable[[nn.Linear], nn.Module], Callable[[nn.Linear], nn.Linear]]] = {
+    "adapter": (adapt, merge),
+    "hook": (add_hook, double),
+    "hook before": (add_pre_hook, double_weight),
+    "replaced forward": (replace_forward, double),
+    "parametrised": (parametrise, double_weight),
 }
 
 
@@ -132,9 +132,9 @@ def assert_close(first: Profile, second: Profile) -> None:
         np.testing.assert_allclose(values, second.arrays[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_wrapped_head_is_read_as_the_equivalent_plain_head(way: str) -> None:
-    change, plain = WAYS[way]
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_wrapped_head_is_read_as_the_equivalent_plain_head(kind: str) -> None:
+    change, plain = CHANGES[kind]
     profile = tiny_profile(with_head(change))
     assert profile["exit_agreement"][:, -1].all()
     assert profile["recall_5"].max() > 0
@@ -145,37 +145,37 @@ def test_a_hook_that_adds_to_the_logits_is_included() -> None:
     shift = torch.zeros(tiny_vlm().anatomy.vocabulary_size)
     shift[::3] = 50.0
 
-    def shifted(layer: nn.Linear) -> nn.Module:
+    def shift_by_hook(layer: nn.Linear) -> nn.Module:
         layer.register_forward_hook(lambda _, __, output: output + shift)
         return layer
 
-    def biased(layer: nn.Linear) -> nn.Linear:
+    def shift_by_bias(layer: nn.Linear) -> nn.Linear:
         layer.bias = nn.Parameter(shift, requires_grad=False)
         return layer
 
-    profile = tiny_profile(with_head(shifted))
+    profile = tiny_profile(with_head(shift_by_hook))
     assert profile["exit_agreement"][:, -1].all()
-    assert_close(profile, tiny_profile(with_head(biased)))
+    assert_close(profile, tiny_profile(with_head(shift_by_bias)))
     assert (profile["recall_5"] != tiny_profile(tiny_vlm())["recall_5"]).any()
 
 
 def test_a_head_in_16_bits_that_is_no_plain_layer_agrees_with_the_model(samples: Any) -> None:
-    vlm = with_head(adapted, dtype=torch.bfloat16)
+    vlm = with_head(adapt, dtype=torch.bfloat16)
     agreement = observe(vlm, samples, dense_lens_task(len(samples))).exit_agreement
     assert agreement is not None
     assert agreement[:, -1].all()
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_norms_use_the_wrapped_output_projection(way: str) -> None:
-    change, plain = WAYS[way]
+@pytest.mark.parametrize("kind", CHANGES)
+def test_norms_use_the_wrapped_output_projection(kind: str) -> None:
+    change, plain = CHANGES[kind]
     assert_close(tiny_profile(with_projections(change)), tiny_profile(with_projections(plain)))
 
 
 def test_an_output_projection_that_is_not_linear_is_refused_with_its_class_and_the_way_out() -> None:
-    expected = r"layer 1: .* \(relative difference .*\); Bent is not linear enough: dequantise .* or merge the adapter"
+    expected = r"layer 1: .* \(relative difference .*\); Tanh is not linear enough: dequantise .* or merge the adapter"
     with pytest.raises(SelfCheckError, match=expected):
-        tiny_profile(with_projections(Bent))
+        tiny_profile(with_projections(Tanh))
 
 
 def test_a_head_of_another_input_width_is_refused() -> None:
@@ -219,7 +219,7 @@ def test_plain_layers_are_distinguished_from_others() -> None:
     assert is_plain(layer)
     assert not any(
         is_plain(second)
-        for second in (hooked(nn.Linear(4, 7)), hooked_before(nn.Linear(4, 7)), replaced(nn.Linear(4, 7)), Bent(layer))
+        for second in (*(change(nn.Linear(4, 7)) for change in (add_hook, add_pre_hook, replace_forward)), Tanh(layer))
     )
     codes = nn.Linear(4, 7)
     codes.weight = nn.Parameter(torch.ones(7, 4, dtype=torch.int8), requires_grad=False)
@@ -273,8 +273,8 @@ def test_cached_readings_of_another_head_are_not_used(tmp_path: Any) -> None:
     vlm = tiny_vlm()
     tiny_profile(vlm, cache=tmp_path)
     vlm.model.lm_head.register_forward_hook(lambda _, __, output: output.flip(-1))
-    again = tiny_profile(vlm, cache=tmp_path)
-    assert have_same_numbers(again, tiny_profile(vlm))
+    reread = tiny_profile(vlm, cache=tmp_path)
+    assert have_same_numbers(reread, tiny_profile(vlm))
 
 
 class Scaled(nn.Linear):

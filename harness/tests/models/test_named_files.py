@@ -27,75 +27,77 @@ from harness.tests.support.saved_checkpoints import (
 __all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 
-def problem(folder: Path) -> str:
+def find_problem(folder: Path) -> str:
     """Return the reason why a directory is refused without reading weights, or an empty string."""
     return directory_problem(folder, str(folder), unused=False) or ""
 
 
-def name_weights(folder: Path, name: Any) -> None:
+def set_weights_name(folder: Path, name: Any) -> None:
     change_settings(folder / "config.json", lambda config: config.update(transformers_weights=name))
 
 
-def index_in(folder: Path, shard: str) -> None:
+def write_index(folder: Path, shard: str) -> None:
     """Write an index in a subdirectory, named in config.json, with a shard at this path."""
     weights = folder / "model.safetensors"
     (folder / "sub").mkdir()
     names = dict.fromkeys(load_file(weights), shard)
     (folder / "sub" / "a.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
     weights.rename(folder.parent / "x.safetensors")
-    name_weights(folder, "sub/a.safetensors.index.json")
+    set_weights_name(folder, "sub/a.safetensors.index.json")
 
 
-def an_index_that_leads_up(folder: Path) -> None:
-    index_in(folder, "../x.safetensors")
+def index_to_the_parent(folder: Path) -> None:
+    write_index(folder, "../x.safetensors")
 
 
-def an_index_of_an_absolute_path(folder: Path) -> None:
-    index_in(folder, str(folder.parent / "x.safetensors"))
+def index_to_an_absolute_path(folder: Path) -> None:
+    write_index(folder, str(folder.parent / "x.safetensors"))
 
 
-def an_index_of_pickles(folder: Path) -> None:
-    index_in(folder, "pytorch_model.bin")
+def index_to_pickles(folder: Path) -> None:
+    write_index(folder, "pytorch_model.bin")
     torch.save({"weight": Payload(folder)}, folder / "pytorch_model.bin")
 
 
-def a_pickled_adapter(folder: Path) -> None:
+def pickled_adapter(folder: Path) -> None:
     torch.save({"weight": Payload(folder)}, folder / "adapter_model.bin")
-    name_weights(folder, "adapter_model.bin")
+    set_weights_name(folder, "adapter_model.bin")
 
 
-def a_folder(folder: Path) -> None:
+def weights_in_subdirectory(folder: Path) -> None:
     (folder / "sub").mkdir()
     shutil.copy(folder / "model.safetensors", folder / "sub")
-    name_weights(folder, "sub/model.safetensors")
+    set_weights_name(folder, "sub/model.safetensors")
 
 
-def a_way_there_and_back(folder: Path) -> None:
-    name_weights(folder, "../mine/model.safetensors")
+def path_through_the_parent(folder: Path) -> None:
+    set_weights_name(folder, "../mine/model.safetensors")
 
 
-def a_number(folder: Path) -> None:
-    name_weights(folder, 7)
+def numeric_name(folder: Path) -> None:
+    set_weights_name(folder, 7)
 
 
 @pytest.mark.parametrize(
     "hostile",
     [
-        an_index_that_leads_up,
-        an_index_of_an_absolute_path,
-        an_index_of_pickles,
-        a_pickled_adapter,
-        a_folder,
-        a_way_there_and_back,
-        a_number,
+        index_to_the_parent,
+        index_to_an_absolute_path,
+        index_to_pickles,
+        pickled_adapter,
+        weights_in_subdirectory,
+        path_through_the_parent,
+        numeric_name,
     ],
 )
 def test_weights_may_only_be_named_by_a_plain_safetensors_name(
     checkpoint: Path, hostile: Callable[[Path], None]
 ) -> None:
     hostile(checkpoint)
-    assert problem(checkpoint).startswith(f"the checkpoint {checkpoint} has transformers_weights ")
-    assert problem(checkpoint).endswith("in its own directory are read; remove transformers_weights from that file")
+    assert find_problem(checkpoint).startswith(f"the checkpoint {checkpoint} has transformers_weights ")
+    assert find_problem(checkpoint).endswith(
+        "in its own directory are read; remove transformers_weights from that file"
+    )
     with pytest.raises(Exception, match="has transformers_weights"):
         load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
     assert not payload_ran(checkpoint)
@@ -103,14 +105,16 @@ def test_weights_may_only_be_named_by_a_plain_safetensors_name(
 
 @pytest.mark.parametrize("name", ["own.safetensors", "own.safetensors.index.json"])
 def test_named_weights_that_are_not_there_are_missing(checkpoint: Path, name: str) -> None:
-    name_weights(checkpoint, name)
-    assert f"lacks 1 of the 1 weight files that its index or config.json names, first '{name}'" in problem(checkpoint)
+    set_weights_name(checkpoint, name)
+    assert f"lacks 1 of the 1 weight files that its index or config.json names, first '{name}'" in find_problem(
+        checkpoint
+    )
 
 
 def test_an_index_of_another_name_is_read(sharded_checkpoint: Path) -> None:
     (sharded_checkpoint / "model.safetensors.index.json").rename(sharded_checkpoint / "own.safetensors.index.json")
-    name_weights(sharded_checkpoint, "own.safetensors.index.json")
-    assert problem(sharded_checkpoint) == ""
+    set_weights_name(sharded_checkpoint, "own.safetensors.index.json")
+    assert find_problem(sharded_checkpoint) == ""
     assert (
         load_vlm(find_model(str(sharded_checkpoint)), cache=sharded_checkpoint.parent, device="cpu").anatomy.depth == 4
     )
@@ -121,13 +125,13 @@ def test_an_index_of_another_name_is_read(sharded_checkpoint: Path) -> None:
 )
 def test_every_index_may_name_only_plain_safetensors(checkpoint: Path, shard: str) -> None:
     (checkpoint / "another.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": shard}}))
-    assert f"index another.safetensors.index.json that takes weights from {shard!r}" in problem(checkpoint)
+    assert f"index another.safetensors.index.json that takes weights from {shard!r}" in find_problem(checkpoint)
 
 
 def test_an_index_has_no_more_files_than_a_checkpoint(checkpoint: Path) -> None:
     names = {f"weight.{i}": f"{i}.safetensors" for i in range(20_000)}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    assert "has an index model.safetensors.index.json of 20,000 files, but at most 10,000 are read" in problem(
+    assert "has an index model.safetensors.index.json of 20,000 files, but at most 10,000 are read" in find_problem(
         checkpoint
     )
 
@@ -159,7 +163,7 @@ def test_a_setting_that_names_an_outside_file_is_refused(checkpoint: Path, file:
     if not (checkpoint / file).exists():
         (checkpoint / file).write_text("{}")
     change_settings(checkpoint / file, lambda content: content.update(setting))
-    message = problem(checkpoint)
+    message = find_problem(checkpoint)
     assert f"in {Path(file).name}, so " in message
     assert "only the safetensors and settings in its own directory are read; remove " in message
 
@@ -190,12 +194,14 @@ def test_usual_settings_are_read(checkpoint: Path, file: str, setting: dict[str,
     if not (checkpoint / file).exists():
         (checkpoint / file).write_text("{}")
     change_settings(checkpoint / file, alter)
-    assert problem(checkpoint) == ""
+    assert find_problem(checkpoint) == ""
 
 
 def test_shards_of_a_distributed_training_take_no_precedence(checkpoint: Path) -> None:
     shutil.copy(checkpoint / "model.safetensors", checkpoint / "shard-00000-model-00001-of-00001.safetensors")
-    assert "has shards of a distributed training (shard-00000-model-00001-of-00001.safetensors)" in problem(checkpoint)
+    assert "has shards of a distributed training (shard-00000-model-00001-of-00001.safetensors)" in find_problem(
+        checkpoint
+    )
 
 
 @pytest.mark.parametrize(

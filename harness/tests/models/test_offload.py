@@ -53,14 +53,14 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def in_memory() -> Callable[[], Profile]:
-    kept: list[Profile] = []
+    profiles: list[Profile] = []
 
-    def measured() -> Profile:
-        if not kept:
-            kept.append(tiny_profile(tiny_vlm(), controls=CONTROLS))
-        return kept[0]
+    def measure_once() -> Profile:
+        if not profiles:
+            profiles.append(tiny_profile(tiny_vlm(), controls=CONTROLS))
+        return profiles[0]
 
-    return measured
+    return measure_once
 
 
 def assert_same(first: Profile, second: Profile) -> None:
@@ -70,12 +70,12 @@ def assert_same(first: Profile, second: Profile) -> None:
     for control, curves in first.controls.items():
         for name, curve in curves.items():
             np.testing.assert_array_equal(second.controls[control][name], curve)
-    for drawn, again in zip(first.drawings, second.drawings, strict=True):
-        np.testing.assert_array_equal(again.norm_rows, drawn.norm_rows)
-        assert (again.image_tokens, again.last_token) == (drawn.image_tokens, drawn.last_token)
+    for plotted, reloaded in zip(first.drawings, second.drawings, strict=True):
+        np.testing.assert_array_equal(reloaded.norm_rows, plotted.norm_rows)
+        assert (reloaded.image_tokens, reloaded.last_token) == (plotted.image_tokens, plotted.last_token)
 
 
-def nothing_stays(vlm: Vlm) -> bool:
+def is_fully_offloaded(vlm: Vlm) -> bool:
     return all(parameter.is_meta for parameter in vlm.model.parameters())
 
 
@@ -85,9 +85,9 @@ def test_an_offloaded_model_gives_the_profile_of_one_in_memory(
 ) -> None:
     vlm = tiny_vlm()
     offload(vlm.model, tmp_path)
-    assert nothing_stays(vlm)
+    assert is_fully_offloaded(vlm)
     assert_same(in_memory(), tiny_profile(vlm, controls=CONTROLS))
-    assert nothing_stays(vlm)
+    assert is_fully_offloaded(vlm)
 
 
 def test_weights_are_loaded_only_inside_the_block() -> None:
@@ -110,7 +110,7 @@ def test_meta_weights_without_a_copy_are_refused_in_one_sentence() -> None:
 
 
 def test_a_fork_that_ends_leaves_the_weights_to_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def let_go(process: int) -> bool:
+    def survives_release(process: int) -> bool:
         """Return True if the folder exists after another process released a model of process `process`."""
         model = torch.nn.Identity()
         remove_with(model, {"offload_folder": str(tmp_path / "weights")})
@@ -121,8 +121,8 @@ def test_a_fork_that_ends_leaves_the_weights_to_its_parent(tmp_path: Path, monke
             gc.collect()
         return (tmp_path / "weights").exists()
 
-    assert let_go(os.getpid() + 1)
-    assert not let_go(os.getpid())
+    assert survives_release(os.getpid() + 1)
+    assert not survives_release(os.getpid())
 
 
 def test_offloaded_weights_whose_file_is_gone_are_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -141,19 +141,23 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def loaded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> Vlm:
+def load_with_memory(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, memory_share: float) -> Vlm:
     """Load the checkpoint on a simulated machine whose memory holds this share of it."""
-    room = int(share * (checkpoint / "model.safetensors").stat().st_size)
-    monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: room)
+    free_bytes = int(memory_share * (checkpoint / "model.safetensors").stat().st_size)
+    monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: free_bytes)
     return load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
 
 
-@pytest.mark.parametrize(("share", "away"), [(1.1, False), (0.9, True), (0.0, True)])
+@pytest.mark.parametrize(("memory_share", "offloaded"), [(1.1, False), (0.9, True), (0.0, True)])
 def test_a_checkpoint_that_outgrows_the_memory_is_measured_from_disk(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, in_memory: Callable[[], Profile], share: float, away: bool
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_memory: Callable[[], Profile],
+    memory_share: float,
+    offloaded: bool,
 ) -> None:
-    vlm = loaded(checkpoint, monkeypatch, share)
-    assert any(parameter.is_meta for parameter in vlm.model.parameters()) == away
+    vlm = load_with_memory(checkpoint, monkeypatch, memory_share)
+    assert any(parameter.is_meta for parameter in vlm.model.parameters()) == offloaded
     assert_same(in_memory(), tiny_profile(vlm, controls=CONTROLS))
     assert weight_parts(vlm) == weight_parts(tiny_vlm())
     assert vlm.device == CPU
@@ -170,7 +174,7 @@ def test_the_offload_directory_is_deleted_if_loading_fails(checkpoint: Path, mon
     save_file(tensors, path, metadata={"format": "pt"})
     monkeypatch.setattr(harness.models.pretrained, "try_weights", lambda *_: None)
     with pytest.raises(WeightsError, match="lacks weights"):
-        loaded(checkpoint, monkeypatch, 0.0)
+        load_with_memory(checkpoint, monkeypatch, 0.0)
     assert (checkpoint.parent / "offload").is_dir()
     assert not list((checkpoint.parent / "offload").glob("*"))
 
@@ -200,27 +204,27 @@ def test_the_next_load_deletes_the_offload_directory_of_a_killed_process(checkpo
 
 
 def test_an_offload_directory_of_a_living_process_stays(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vlm = loaded(checkpoint, monkeypatch, 0.0)
+    vlm = load_with_memory(checkpoint, monkeypatch, 0.0)
     before = list((checkpoint.parent / "offload").iterdir())
     dead = checkpoint.parent / "offload" / f".{dead_tag()}.0.phase-part"
     dead.mkdir()
-    again = loaded(checkpoint, monkeypatch, 1.1)
+    reloaded = load_with_memory(checkpoint, monkeypatch, 1.1)
     assert list((checkpoint.parent / "offload").iterdir()) == before
     assert len(before) == 1
-    assert hash_weights(vlm.model) == hash_weights(again.model)
+    assert hash_weights(vlm.model) == hash_weights(reloaded.model)
 
 
 def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vlm = loaded(checkpoint, monkeypatch, 0.0)
+    vlm = load_with_memory(checkpoint, monkeypatch, 0.0)
     before, parts = hash_weights(vlm.model), weight_parts(vlm)
     path = checkpoint / "model.safetensors"
     tensors = load_file(path)
     name = next(name for name in tensors if "layers.2.mlp.up_proj" in name and "language" in name)
     tensors[name][0, 0] += 1
     save_file(tensors, path, metadata={"format": "pt"})
-    again = loaded(checkpoint, monkeypatch, 0.0)
-    assert hash_weights(again.model) not in (before, "")
-    changed = weight_parts(again)
+    reloaded = load_with_memory(checkpoint, monkeypatch, 0.0)
+    assert hash_weights(reloaded.model) not in (before, "")
+    changed = weight_parts(reloaded)
     assert [first == second for first, second in zip(parts.layers, changed.layers, strict=True)] == [
         True,
         True,
@@ -231,7 +235,7 @@ def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkey
 
 
 def test_tied_weights_have_the_same_hash_when_offloaded(tmp_path: Path) -> None:
-    def tied() -> Any:
+    def make_tied() -> Any:
         model = tiny_vlm().model
         model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
         model.tie_weights()
@@ -239,22 +243,22 @@ def test_tied_weights_have_the_same_hash_when_offloaded(tmp_path: Path) -> None:
         assert model.lm_head.weight is model.get_input_embeddings().weight
         return model
 
-    in_memory = hash_weights(tied())
+    in_memory = hash_weights(make_tied())
     for offload in (to_cpu, to_disk):
-        model = tied()
+        model = make_tied()
         offload(model, tmp_path)
         assert hash_weights(model) == in_memory
 
 
-GIGA = 2**30
+GIGABYTE = 2**30
 
 
 @pytest.mark.parametrize(
     ("device", "free", "expected"),
     [
-        ("cuda", [GIGA, GIGA], {"": torch.device("cuda")}),
-        ("cuda", [1000, 2000], {0: 850, 1: 1700, "cpu": 7 * GIGA}),
-        ("cuda:1", [GIGA, 2000], {1: 1700, "cpu": 7 * GIGA}),
+        ("cuda", [GIGABYTE, GIGABYTE], {"": torch.device("cuda")}),
+        ("cuda", [1000, 2000], {0: 850, 1: 1700, "cpu": 7 * GIGABYTE}),
+        ("cuda:1", [GIGABYTE, 2000], {1: 1700, "cpu": 7 * GIGABYTE}),
         ("mps", [], None),
     ],
 )
@@ -263,7 +267,7 @@ def test_a_model_goes_to_one_gpu_or_to_all_and_to_memory(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: (free[gpu], 0))
-    monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: 7 * GIGA)
+    monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: 7 * GIGABYTE)
     headers = refuse_weight_files(checkpoint, "mine")
     with placement_options(headers, LoadRequest(checkpoint.parent, torch.float32, torch.device(device))) as placed:
         assert placed.get("max_memory", placed.get("device_map")) == expected

@@ -17,7 +17,7 @@ from harness.tests.support.tiny import PATCH, SIDE, tiny_samples, tiny_vlm
 from harness.tests.support.topology import random_instructblip, random_llava, random_photographs
 
 
-def seen(vlm: Vlm, samples: list[Sample], row: int) -> InputImage:
+def get_input_image(vlm: Vlm, samples: list[Sample], row: int) -> InputImage:
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     tokens = int(batch.groups.image[row].sum())
     return input_image(vlm, batch.inputs, row, len(samples), samples[row].load_image, tokens)
@@ -26,7 +26,7 @@ def seen(vlm: Vlm, samples: list[Sample], row: int) -> InputImage:
 def test_an_image_of_the_right_size_is_returned_pixel_by_pixel(vlm: Vlm) -> None:
     samples = tiny_samples(3)
     for row, sample in enumerate(samples):
-        image = seen(vlm, samples, row)
+        image = get_input_image(vlm, samples, row)
         assert np.abs(image.pixels.astype(int) - np.asarray(sample.load_image()).astype(int)).max() <= 1
         assert image.grid == (SIDE // PATCH, SIDE // PATCH)
 
@@ -36,18 +36,20 @@ def test_a_token_of_the_grid_is_at_its_patch(vlm: Vlm) -> None:
     tower = vlm.model.model.vision_tower
     embedding = next(module for name, module in tower.named_modules() if name.endswith("patch_embedding"))
     pixels = torch.zeros(1, 3, SIDE, SIDE)
-    rows, columns = seen(vlm, tiny_samples(1), 0).grid or (0, 0)
+    rows, columns = get_input_image(vlm, tiny_samples(1), 0).grid or (0, 0)
     for row in range(rows):
         for column in range(columns):
             changed = pixels.clone()
             changed[:, :, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = 1.0
-            moved = (embedding(changed) - embedding(pixels)).abs().amax((0, 1)).flatten().nonzero().flatten().tolist()
-            assert moved == [row * columns + column]
+            changed_tokens = (
+                (embedding(changed) - embedding(pixels)).abs().amax((0, 1)).flatten().nonzero().flatten().tolist()
+            )
+            assert changed_tokens == [row * columns + column]
 
 
 def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
     vlm, samples = random_llava(), random_photographs(2)
-    image = seen(vlm, samples, 0)
+    image = get_input_image(vlm, samples, 0)
     assert image.grid == (24, 24)
     assert image.pixels.shape == (336, 336, 3)
     # A landscape image is cropped at its sides, so the middle is shown.
@@ -56,7 +58,7 @@ def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
 
 
 def test_query_tokens_have_no_position_in_the_image() -> None:
-    image = seen(random_instructblip(), random_photographs(2), 1)
+    image = get_input_image(random_instructblip(), random_photographs(2), 1)
     assert image.grid is None
     assert "learnt queries" in image.reason
     assert image.pixels.shape == (224, 224, 3)
@@ -64,17 +66,17 @@ def test_query_tokens_have_no_position_in_the_image() -> None:
 
 def test_packed_patches_give_their_grid_by_rows_and_columns(vlm: Vlm) -> None:
     # As from Qwen's processors: 8 x 12 patches of two images in one tensor, 2 x 2 patches merged to a token.
-    picture = Image.new("RGB", (600, 400), "navy")
+    photo = Image.new("RGB", (600, 400), "navy")
     inputs = {"pixel_values": torch.zeros(192, 1176), "image_grid_thw": torch.tensor([[1, 8, 12], [1, 12, 8]])}
-    lying, standing = (input_image(vlm, inputs, row, 2, lambda: picture, 24) for row in range(2))
-    assert (lying.grid, standing.grid) == ((4, 6), (6, 4))
-    assert max(lying.pixels.shape) == LONGEST_SIDE
-    assert input_image(vlm, inputs, 0, 2, lambda: picture, 23).grid is None
+    landscape, portrait = (input_image(vlm, inputs, row, 2, lambda: photo, 24) for row in range(2))
+    assert (landscape.grid, portrait.grid) == ((4, 6), (6, 4))
+    assert max(landscape.pixels.shape) == LONGEST_SIDE
+    assert input_image(vlm, inputs, 0, 2, lambda: photo, 23).grid is None
 
 
 def test_tiles_have_no_grid_and_the_full_image_is_shown(vlm: Vlm) -> None:
-    picture = Image.new("L", (300, 100), 128)
-    image = input_image(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: picture, 80)
+    photo = Image.new("L", (300, 100), 128)
+    image = input_image(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: photo, 80)
     assert image.grid is None
     assert "several tiles" in image.reason
     assert image.pixels.shape == (100, 300, 3)
@@ -86,7 +88,7 @@ def test_a_deviating_configuration_is_no_error(vlm: Vlm, patch_size: Any) -> Non
     model = tiny_vlm()
     config = model.model.config.vision_config
     object.__setattr__(config, "patch_size", patch_size)
-    image = seen(model, tiny_samples(2), 0)
+    image = get_input_image(model, tiny_samples(2), 0)
     assert image.grid == ((4, 4) if patch_size == [8, 8] else None)
     assert image.reason or image.grid
 

@@ -81,7 +81,7 @@ def test_a_checkpoint_without_padding_token_is_padded_with_eos(tmp_path: Path) -
 
 def test_a_package_that_the_processor_needs_is_named_before_the_weights_are_read(tmp_path: Path) -> None:
     save_tiny_checkpoint(tmp_path / "mine")
-    no_weights(tmp_path / "mine")
+    remove_weights(tmp_path / "mine")
     path = tmp_path / "mine" / "processor_config.json"
     config = json.loads(path.read_text())
     config["image_processor"]["image_processor_type"] = "Lfm2VlImageProcessor"
@@ -94,40 +94,40 @@ def test_a_package_that_the_processor_needs_is_named_before_the_weights_are_read
         load(str(tmp_path / "mine"), tmp_path)
 
 
-def no_weights(directory: Path) -> None:
+def remove_weights(directory: Path) -> None:
     (directory / "model.safetensors").unlink()
 
 
-def no_tokenizer(directory: Path) -> None:
+def remove_tokenizer(directory: Path) -> None:
     (directory / "tokenizer.json").unlink()
 
 
-def half_a_tokenizer(directory: Path) -> None:
+def truncate_tokenizer(directory: Path) -> None:
     path = directory / "tokenizer.json"
     path.write_bytes(path.read_bytes()[:-300])
 
 
-def truncated(directory: Path) -> None:
+def truncate_weights(directory: Path) -> None:
     path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def only_pickles(directory: Path) -> None:
+def rename_to_pickle(directory: Path) -> None:
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (no_weights, "mine has no weights, neither model.safetensors nor an index with shards: copy them"),
+        (remove_weights, "mine has no weights, neither model.safetensors nor an index with shards: copy them"),
         (
-            no_tokenizer,
+            remove_tokenizer,
             r"mine has no tokenizer \(tokenizer\.json\): copy the processor's files from the model that it was",
         ),
-        (half_a_tokenizer, r"tokenizer\.json is not valid JSON \(.*\): fix it or copy it again"),
-        (truncated, r"mine.model\.safetensors is damaged or truncated \(5000 bytes, .*copy or fetch it again"),
+        (truncate_tokenizer, r"tokenizer\.json is not valid JSON \(.*\): fix it or copy it again"),
+        (truncate_weights, r"mine.model\.safetensors is damaged or truncated \(5000 bytes, .*copy or fetch it again"),
         (
-            only_pickles,
+            rename_to_pickle,
             r"has no model\.safetensors but pickles, .*\(pytorch_model\.bin\): if you trust them, save them",
         ),
     ],
@@ -183,10 +183,10 @@ def test_a_model_is_fetched_from_the_hub_once_and_its_revision_recorded(tmp_path
         with pytest.raises(WeightsError, match=r"somebody/tiny-vlm is not in the local cache .*--phase-download"):
             load_vlm(entry, cache=tmp_path, device="cpu")
         first = load_vlm(entry, cache=tmp_path, device="cpu", download=True, say=lines.append)
-        asked = len(hub.requests)
-        again = load_vlm(entry, cache=tmp_path, device="cpu")
-        assert len(hub.requests) == asked
-        assert first.revision == again.revision == hub.commit("model", "somebody/tiny-vlm")
+        request_count = len(hub.requests)
+        reloaded = load_vlm(entry, cache=tmp_path, device="cpu")
+        assert len(hub.requests) == request_count
+        assert first.revision == reloaded.revision == hub.commit("model", "somebody/tiny-vlm")
     assert first.name == "tiny-vlm"
     # The configuration is fetched first, so that an unsupported model is refused before a large download.
     assert [line.split(":")[0] for line in lines] == [

@@ -32,11 +32,11 @@ def load(folder: Path, lines: list[str] | None = None) -> Vlm:
     return load_vlm(find_model(str(folder)), cache=folder.parent, device="cpu", say=say)
 
 
-def without(*names: str) -> Any:
+def remove_settings(*names: str) -> Any:
     return lambda content: [content.pop(name, None) for name in names]
 
 
-def as_said(content: dict[str, Any]) -> None:
+def complete_settings(content: dict[str, Any]) -> None:
     content |= {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 
 
@@ -57,10 +57,10 @@ def as_said(content: dict[str, Any]) -> None:
 def test_a_setting_that_is_missing_is_named_with_its_value(
     checkpoint: Path, tiny_data: None, names: tuple[str, ...], message: str
 ) -> None:
-    change_settings(checkpoint / FILE, without(*names))
+    change_settings(checkpoint / FILE, remove_settings(*names))
     with pytest.raises(WeightsError, match=message):
         load(checkpoint)
-    change_settings(checkpoint / FILE, as_said)
+    change_settings(checkpoint / FILE, complete_settings)
     assert have_same_numbers(tiny_profile(load(checkpoint)), tiny_profile(tiny_vlm()))
 
 
@@ -168,20 +168,20 @@ def test_a_trainer_checkpoint_without_processor_is_reported(checkpoint: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("asked", "part"),
+    ("requested", "part"),
     [("flash_attention_2", None), ("flash_attention_3", "text_config"), ("paged|sdpa", None)],
 )
 def test_unobservable_attention_is_replaced_and_reported(
-    checkpoint: Path, tiny_data: None, asked: str, part: str | None
+    checkpoint: Path, tiny_data: None, requested: str, part: str | None
 ) -> None:
     lines: list[str] = []
     change_settings(
-        checkpoint / "config.json", lambda c: (c if part is None else c[part]).update(_attn_implementation=asked)
+        checkpoint / "config.json", lambda c: (c if part is None else c[part]).update(_attn_implementation=requested)
     )
     vlm = load(checkpoint, lines)
     assert vlm.attention == "sdpa"
     assert have_same_numbers(tiny_profile(vlm), tiny_profile(tiny_vlm()))
-    expected = f"the checkpoint {checkpoint} requests {asked}, which cannot be observed: it is loaded with sdpa"
+    expected = f"the checkpoint {checkpoint} requests {requested}, which cannot be observed: it is loaded with sdpa"
     assert lines == ([expected] if part is None else [])
 
 

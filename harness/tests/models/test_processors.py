@@ -16,13 +16,13 @@ SIZES = ((160, 100), (120, 200))
 
 
 def samples() -> list[Sample]:
-    def picture(index: int) -> Image.Image:
+    def make_image(index: int) -> Image.Image:
         generator = torch.Generator().manual_seed(index)
         coarse = torch.randint(0, 256, (5, 7, 3), generator=generator, dtype=torch.uint8)
         return Image.fromarray(coarse.numpy()).resize(SIZES[index])
 
     return [
-        Sample(f"n{index}", lambda index=index: picture(index), text, ("a red circle",), f"n{index}")
+        Sample(f"n{index}", lambda index=index: make_image(index), text, ("a red circle",), f"n{index}")
         for index, text in enumerate(INSTRUCTIONS)
     ]
 
@@ -33,10 +33,10 @@ def samples() -> list[Sample]:
 def test_groups_and_hashes(family: str) -> None:
     processor = make_processor(FAMILIES[family])
     tokenizer = processor.tokenizer
-    feature = tokenizer.convert_tokens_to_ids(FAMILIES[family].feature)
+    image_token_id = tokenizer.convert_tokens_to_ids(FAMILIES[family].feature)
 
     def positions(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return inputs["input_ids"] == feature
+        return inputs["input_ids"] == image_token_id
 
     drawn = samples()
     one_length = FAMILIES[family].one_length
@@ -47,7 +47,7 @@ def test_groups_and_hashes(family: str) -> None:
     together = encode(processor, drawn, positions)
     groups, ids = together.groups, together.inputs["input_ids"]
     assert torch.equal(groups.image.int() + groups.instruction.int() + groups.other.int(), groups.real.int())
-    assert torch.equal(groups.image, (ids == feature) & groups.real)
+    assert torch.equal(groups.image, (ids == image_token_id) & groups.real)
     assert not bool((groups.text & groups.image).any())
     assert bool((groups.instruction <= groups.text).all())
     if not one_length:
@@ -57,7 +57,7 @@ def test_groups_and_hashes(family: str) -> None:
     for row in range(len(drawn)):
         at = groups.image[row].nonzero().flatten()
         first, last = int(at[0]), int(at[-1])
-        marks = set(ids[row, first:last].tolist()) - {feature}
+        marks = set(ids[row, first:last].tolist()) - {image_token_id}
         while last + 1 < ids.shape[1] and int(ids[row, last + 1]) in marks:
             last += 1
         between[row, first : last + 1] = ~groups.image[row, first : last + 1]
@@ -83,10 +83,10 @@ def test_groups_and_hashes(family: str) -> None:
 def test_the_end_of_the_last_row_is_no_text_like_the_other_row_ends(family: str, end: str) -> None:
     processor = make_processor(FAMILIES[family])
     tokenizer = processor.tokenizer
-    feature = tokenizer.convert_tokens_to_ids(FAMILIES[family].feature)
-    batch = encode(processor, samples(), lambda inputs: inputs["input_ids"] == feature)
+    image_token_id = tokenizer.convert_tokens_to_ids(FAMILIES[family].feature)
+    batch = encode(processor, samples(), lambda inputs: inputs["input_ids"] == image_token_id)
     for row, ids in enumerate(batch.inputs["input_ids"]):
-        behind = int(batch.groups.image[row].nonzero().max()) + 1
-        assert tokenizer.convert_ids_to_tokens(int(ids[behind])) == end
-        assert bool(batch.groups.other[row, behind])
-        assert not bool(batch.groups.text[row, behind])
+        end_position = int(batch.groups.image[row].nonzero().max()) + 1
+        assert tokenizer.convert_ids_to_tokens(int(ids[end_position])) == end
+        assert bool(batch.groups.other[row, end_position])
+        assert not bool(batch.groups.text[row, end_position])

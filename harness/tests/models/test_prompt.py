@@ -34,15 +34,15 @@ def sample(instruction: str, shade: int = 100, name: str = "one") -> Sample:
     return Sample(name, lambda: Image.new("RGB", (SIDE, SIDE), (shade, 10, 200)), instruction, ("a red circle",), name)
 
 
-def processor_of(vlm: Vlm, form: str = IMAGE_FIRST) -> Any:
+def with_template(vlm: Vlm, form: str = IMAGE_FIRST) -> Any:
     processor = copy.copy(vlm.processor)
     processor.chat_template = template(form)
     return processor
 
 
-def encoded(vlm: Vlm, *instructions: str, form: str = IMAGE_FIRST) -> Batch:
+def encode_instructions(vlm: Vlm, *instructions: str, form: str = IMAGE_FIRST) -> Batch:
     samples = [sample(text, name=f"n{row}") for row, text in enumerate(instructions)]
-    return encode(processor_of(vlm, form), samples, vlm.anatomy.image_positions)
+    return encode(with_template(vlm, form), samples, vlm.anatomy.image_positions)
 
 
 TINY = tiny_vlm()
@@ -63,7 +63,7 @@ instructions = st.one_of(
 @example(texts=["a a a a", "SISTANT: ASSIS"], form=IMAGE_LAST)
 def test_groups_partition_the_real_positions(texts: list[str], form: str) -> None:
     try:
-        batch = encoded(TINY, *texts, form=form)
+        batch = encode_instructions(TINY, *texts, form=form)
     except PromptError as refusal:
         # A short instruction may be a single token, which another test covers.
         assume("1 instruction tokens" not in str(refusal))
@@ -99,7 +99,7 @@ def test_groups_partition_the_real_positions(texts: list[str], form: str) -> Non
 
 @pytest.mark.parametrize("form", [IMAGE_FIRST, IMAGE_LAST], ids=["image first", "image last"])
 def test_an_instruction_of_template_words_is_located_correctly(vlm: Vlm, form: str) -> None:
-    batch = encoded(vlm, "ASSISTANT: USER:", form=form)
+    batch = encode_instructions(vlm, "ASSISTANT: USER:", form=form)
     image = batch.groups.image[0].nonzero().flatten()
     at = batch.groups.instruction[0].nonzero().flatten()
     assert bool((at > image.max()).all() if form == IMAGE_FIRST else (at < image.min()).all())
@@ -109,7 +109,7 @@ def test_an_instruction_of_template_words_is_located_correctly(vlm: Vlm, form: s
 
 def test_left_padding_only_adds_positions_on_the_left(vlm: Vlm) -> None:
     short, long = "what is it?", "describe the image please and say where the red circle is"
-    alone, padded = encoded(vlm, short), encoded(vlm, short, long)
+    alone, padded = encode_instructions(vlm, short), encode_instructions(vlm, short, long)
     shift = padded.groups.real.shape[1] - alone.groups.real.shape[1]
     assert shift > 0
     for name in alone.groups.__slots__:
@@ -136,12 +136,12 @@ def test_right_padding_is_refused(vlm: Vlm) -> None:
 @pytest.mark.parametrize(("instruction", "count"), [("?", 1), ("", 0)])
 def test_an_instruction_too_short_for_pairs_is_refused(vlm: Vlm, instruction: str, count: int) -> None:
     with pytest.raises(PromptError, match=f"sample n1 has {count} instruction tokens, .* at least 2: use a longer"):
-        encoded(vlm, "describe the image", instruction)
+        encode_instructions(vlm, "describe the image", instruction)
 
 
 def test_an_instruction_with_the_image_token_is_refused(vlm: Vlm) -> None:
     with pytest.raises(PromptError, match="contains the image token <image>; remove it"):
-        encoded(vlm, "what is <image> about?")
+        encode_instructions(vlm, "what is <image> about?")
 
 
 def test_a_processor_without_chat_template_is_refused(vlm: Vlm) -> None:
@@ -153,7 +153,7 @@ def test_a_processor_without_chat_template_is_refused(vlm: Vlm) -> None:
 
 @pytest.mark.parametrize("form", ["<s>USER: <image> ASSISTANT:", "<s>{}<image>{}", "<s><image>{}."])
 def test_a_template_that_changes_the_instruction_is_refused(vlm: Vlm, form: str) -> None:
-    processor = processor_of(vlm, form)
+    processor = with_template(vlm, form)
     if form.endswith("."):
         processor.chat_template = processor.chat_template.replace("['text']", "['text'] | upper")
     with pytest.raises(
@@ -170,13 +170,13 @@ def test_another_image_token_leaves_no_image_positions(vlm: Vlm) -> None:
         encode(vlm.processor, [sample("what is it?")], lambda inputs: inputs["input_ids"] == 399)
 
 
-def hashes(vlm: Vlm, *samples: Sample) -> tuple[InputHashes, ...]:
+def compute_hashes(vlm: Vlm, *samples: Sample) -> tuple[InputHashes, ...]:
     return encode(vlm.processor, samples, vlm.anatomy.image_positions).hashes
 
 
 def test_hashes_distinguish_pixels_from_tokens(vlm: Vlm) -> None:
     base, pixels, tokens = (
-        hashes(vlm, sample(*content))[0]
+        compute_hashes(vlm, sample(*content))[0]
         for content in (("what is it?", 100), ("what is it?", 101), ("what was it?", 100))
     )
     assert (pixels.tokens == base.tokens, pixels.pixels == base.pixels) == (True, False)
@@ -186,13 +186,13 @@ def test_hashes_distinguish_pixels_from_tokens(vlm: Vlm) -> None:
 
 def test_hashes_do_not_depend_on_the_batch(vlm: Vlm) -> None:
     samples = [sample("what is it?"), sample("describe the image please and more", 7), sample("where is it?", 9)]
-    together = hashes(vlm, *samples)
-    assert together == tuple(hashes(vlm, one)[0] for one in samples)
-    assert hashes(vlm, *samples[::-1]) == together[::-1]
+    together = compute_hashes(vlm, *samples)
+    assert together == tuple(compute_hashes(vlm, one)[0] for one in samples)
+    assert compute_hashes(vlm, *samples[::-1]) == together[::-1]
 
 
 def test_groups_move_to_a_device(vlm: Vlm) -> None:
-    groups = encoded(vlm, "what is it?").groups.to(torch.device("meta"))
+    groups = encode_instructions(vlm, "what is it?").groups.to(torch.device("meta"))
     assert {getattr(groups, name).device.type for name in groups.__slots__} == {"meta"}
 
 

@@ -29,30 +29,30 @@ ENTRIES = 384
 CHANGED = ("language_model.layers", "lm_head")
 
 
-def wide() -> Vlm:
+def make_wide_vlm() -> Vlm:
     """A model whose decoder layers are as wide as a block of 4-bit codes, with a head of whole blocks."""
     vlm = tiny_vlm(width=64)
     head = nn.Linear(64, ENTRIES, bias=False)
     head.weight.requires_grad_(False).zero_()[: len(vlm.model.lm_head.weight)] = vlm.model.lm_head.weight
     vlm.model.lm_head = head
-    return anew(vlm)
+    return with_anatomy(vlm)
 
 
-def anew(vlm: Vlm) -> Vlm:
+def with_anatomy(vlm: Vlm) -> Vlm:
     return Vlm(vlm.name, vlm.model, vlm.processor, find_anatomy(vlm.model))
 
 
-def exchanged(vlm: Vlm, make: Callable[[nn.Linear, Any], nn.Module], like: Any = None) -> Vlm:
+def replace_layers(vlm: Vlm, make: Callable[[nn.Linear, Any], nn.Module], like: Any = None) -> Vlm:
     """Return the model with the linear layers of its decoder and head replaced."""
     others = dict((like or vlm.model).named_modules())
     for name, layer in list(vlm.model.named_modules()):
         if isinstance(layer, nn.Linear) and any(part in name for part in CHANGED):
             owner, _, child = name.rpartition(".")
             setattr(vlm.model.get_submodule(owner), child, make(layer, others[name]))
-    return anew(vlm)
+    return with_anatomy(vlm)
 
 
-def in_8_bits(layer: nn.Linear, _: Any = None) -> nn.Module:
+def to_8_bits(layer: nn.Linear, _: Any = None) -> nn.Module:
     import bitsandbytes
 
     quantised = bitsandbytes.nn.Linear8bitLt(
@@ -62,7 +62,7 @@ def in_8_bits(layer: nn.Linear, _: Any = None) -> nn.Module:
     return quantised.to("cpu").eval().requires_grad_(False)
 
 
-def in_4_bits(layer: nn.Linear, _: Any = None) -> nn.Module:
+def to_4_bits(layer: nn.Linear, _: Any = None) -> nn.Module:
     import bitsandbytes
 
     quantised = bitsandbytes.nn.Linear4bit(
@@ -72,7 +72,7 @@ def in_4_bits(layer: nn.Linear, _: Any = None) -> nn.Module:
     return quantised.to("cpu").eval().requires_grad_(False)
 
 
-def dequantised(layer: nn.Linear, quantised: Any) -> nn.Linear:
+def dequantise(layer: nn.Linear, quantised: Any) -> nn.Linear:
     """Return the plain layer with dequantised weights, read from the layer's state dict."""
     import bitsandbytes
 
@@ -85,10 +85,10 @@ def dequantised(layer: nn.Linear, quantised: Any) -> nn.Linear:
 
 
 @pytest.fixture
-def bits(request: pytest.FixtureRequest) -> Callable[[nn.Linear, Any], nn.Module]:
+def quantise(request: pytest.FixtureRequest) -> Callable[[nn.Linear, Any], nn.Module]:
     pytest.importorskip("bitsandbytes", reason="8 and 4 bit need bitsandbytes: pip install bitsandbytes")
-    made: Callable[[nn.Linear, Any], nn.Module] = {8: in_8_bits, 4: in_4_bits}[request.param]
-    return made
+    peft_model: Callable[[nn.Linear, Any], nn.Module] = {8: to_8_bits, 4: to_4_bits}[request.param]
+    return peft_model
 
 
 def assert_near(first: Profile, second: Profile) -> None:
@@ -99,11 +99,11 @@ def assert_near(first: Profile, second: Profile) -> None:
     np.testing.assert_allclose(first["recall_5"].mean(0), second["recall_5"].mean(0), atol=0.15)
 
 
-@pytest.mark.parametrize("bits", [8, 4], indirect=True)
-def test_quantised_layers_and_head_are_measured(bits: Callable[[nn.Linear, Any], nn.Module]) -> None:
-    vlm = exchanged(wide(), bits)
+@pytest.mark.parametrize("quantise", [8, 4], indirect=True)
+def test_quantised_layers_and_head_are_measured(quantise: Callable[[nn.Linear, Any], nn.Module]) -> None:
+    vlm = replace_layers(make_wide_vlm(), quantise)
     # Dequantise before the first pass: there, 4-bit layers on a CPU change to a layout that they cannot save exactly.
-    full = exchanged(wide(), dequantised, vlm.model)
+    full = replace_layers(make_wide_vlm(), dequantise, vlm.model)
     profile = tiny_profile(vlm)
     assert vlm.anatomy.vocabulary_size == ENTRIES
     assert profile["exit_agreement"][:, -1].all()
@@ -113,30 +113,30 @@ def test_quantised_layers_and_head_are_measured(bits: Callable[[nn.Linear, Any],
     assert profile.weights == hash_weights(vlm.model) == tiny_profile(vlm).weights
 
 
-def adapted(vlm: Vlm, kind: str = "") -> Any:
+def add_adapters(vlm: Vlm, kind: str = "") -> Any:
     """Return the model of PEFT with random adapters of all linear layers, the same each time."""
     import peft
 
     if kind:
         setattr(vlm.model, kind, True)
-    made = peft.get_peft_model(vlm.model, peft.LoraConfig(r=4, target_modules="all-linear"))
+    peft_model = peft.get_peft_model(vlm.model, peft.LoraConfig(r=4, target_modules="all-linear"))
     generator = torch.Generator().manual_seed(0)
-    for name, weight in sorted(made.named_parameters()):
+    for name, weight in sorted(peft_model.named_parameters()):
         if "lora_" in name:
             weight.requires_grad_(False).copy_(0.2 * torch.randn(weight.shape, generator=generator))
-    return made
+    return peft_model
 
 
 @pytest.mark.parametrize(
-    ("bits", "kind"), [(8, "is_loaded_in_8bit"), (4, "is_loaded_in_4bit")], indirect=["bits"], ids=["8", "4"]
+    ("quantise", "kind"), [(8, "is_loaded_in_8bit"), (4, "is_loaded_in_4bit")], indirect=["quantise"], ids=["8", "4"]
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
-def test_adapters_of_quantised_layers_are_measured(bits: Callable[[nn.Linear, Any], nn.Module], kind: str) -> None:
+def test_adapters_of_quantised_layers_are_measured(quantise: Callable[[nn.Linear, Any], nn.Module], kind: str) -> None:
     pytest.importorskip("peft", reason="adapters need PEFT: pip install peft")
-    vlm = exchanged(wide(), bits)
-    full = exchanged(wide(), dequantised, vlm.model)
+    vlm = replace_layers(make_wide_vlm(), quantise)
+    full = replace_layers(make_wide_vlm(), dequantise, vlm.model)
     bare = tiny_profile(full)
-    model, merged = adapted(vlm, kind).base_model.model, adapted(full).merge_and_unload()
+    model, merged = add_adapters(vlm, kind).base_model.model, add_adapters(full).merge_and_unload()
     profile, exact = (tiny_profile(replace(vlm, model=m, anatomy=find_anatomy(m))) for m in (model, merged))
     assert profile["exit_agreement"][:, -1].all()
     for measure in ("inter", "norm_image"):
@@ -144,22 +144,22 @@ def test_adapters_of_quantised_layers_are_measured(bits: Callable[[nn.Linear, An
         assert np.abs(profile[measure] - exact[measure]).mean() < 0.1 * change
 
 
-@pytest.mark.parametrize("bits", [8, 4], indirect=True)
+@pytest.mark.parametrize("quantise", [8, 4], indirect=True)
 def test_the_map_of_a_quantised_layer_is_that_of_its_dequantised_weights(
-    bits: Callable[[nn.Linear, Any], nn.Module],
+    quantise: Callable[[nn.Linear, Any], nn.Module],
 ) -> None:
     layer = nn.Linear(64, 96).requires_grad_(False)
-    quantised = bits(layer, None)
-    exact = dequantised(layer, quantised)
+    quantised = quantise(layer, None)
+    exact = dequantise(layer, quantised)
     readings = linear_map(quantised, torch.zeros(3, 64))
     assert readings.bias is not None
     torch.testing.assert_close(readings.weight, exact.weight, rtol=8e-3, atol=1e-4)
     torch.testing.assert_close(readings.bias, exact.bias, rtol=8e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("bits", [8, 4], indirect=True)
-def test_a_changed_scale_changes_the_hashes(bits: Callable[[nn.Linear, Any], nn.Module]) -> None:
-    vlm = exchanged(wide(), bits)
+@pytest.mark.parametrize("quantise", [8, 4], indirect=True)
+def test_a_changed_scale_changes_the_hashes(quantise: Callable[[nn.Linear, Any], nn.Module]) -> None:
+    vlm = replace_layers(make_wide_vlm(), quantise)
     before, parts = hash_weights(vlm.model), weight_parts(vlm)
     assert weight_change(weight_parts(vlm), parts).describe() == "weights are the same"
     layer: Any = vlm.anatomy.layers[1].mlp.up_proj
@@ -199,7 +199,7 @@ def test_dynamic_8_bit_layers_are_measured() -> None:
     quantize = getattr(getattr(torch.ao, "quantization", None), "quantize_dynamic", None)
     if quantize is None:
         pytest.skip("this release of torch has no dynamic quantisation of its own")
-    vlm = wide()
+    vlm = make_wide_vlm()
     model = quantize(vlm.model, {nn.Linear}, dtype=torch.qint8)
     profile = tiny_profile(Vlm("tiny", model, vlm.processor, find_anatomy(model)))
     assert profile["exit_agreement"][:, -1].all()
@@ -208,7 +208,7 @@ def test_dynamic_8_bit_layers_are_measured() -> None:
         layer.weight.copy_(quantised.weight().dequantize())
         return layer
 
-    second = tiny_profile(exchanged(wide(), plain, model))
+    second = tiny_profile(replace_layers(make_wide_vlm(), plain, model))
     assert np.abs(profile["inter"] - second["inter"]).max() < 5e-2
     assert np.abs(profile["norm_image"] - second["norm_image"]).mean() < 5e-2
 
@@ -216,11 +216,11 @@ def test_dynamic_8_bit_layers_are_measured() -> None:
 def test_a_quantised_layer_that_does_not_run_is_named_with_the_way_out() -> None:
     pytest.importorskip("bitsandbytes", reason="8 bit needs bitsandbytes")
     vlm = tiny_vlm()
-    vlm.model.lm_head = in_8_bits(vlm.model.lm_head)
+    vlm.model.lm_head = to_8_bits(vlm.model.lm_head)
     vlm.model.lm_head.weight = vlm.model.model.language_model.embed_tokens.weight
     expected = (
         r"Linear8bitLt takes the place of a linear layer but does not map vectors of 32 numbers "
         r"\(AttributeError: .*\); "
     )
     with pytest.raises(Exception, match=expected + re.escape("dequantise the model or merge the adapter")):
-        tiny_profile(anew(vlm))
+        tiny_profile(with_anatomy(vlm))

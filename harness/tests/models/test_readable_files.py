@@ -22,7 +22,7 @@ from harness.tests.support.saved_checkpoints import checkpoint, checkpoint_templ
 __all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 # Read by the harness, by transformers, and from the folders of both.
-READ = (
+READ_FILES = (
     "config.json",
     "own_config.json",
     "model.safetensors",
@@ -40,12 +40,12 @@ READ = (
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and devices have no paths here")
 
 
-def problem(folder: Path) -> str:
+def find_problem(folder: Path) -> str:
     """The reason why a directory is refused, without a weight being read; empty if it is not."""
     return directory_problem(folder, str(folder), unused=False) or ""
 
 
-def replaced(folder: Path, name: str) -> Path:
+def unused_path(folder: Path, name: str) -> Path:
     """Return the path of a file, with nothing there any more."""
     path = folder / name
     path.parent.mkdir(exist_ok=True)
@@ -55,37 +55,37 @@ def replaced(folder: Path, name: str) -> Path:
 
 @posix
 @pytest.mark.parametrize("make", [make_pipe, make_socket, link_endless_device])
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", READ_FILES)
 def test_a_pipe_socket_or_device_is_refused_unopened(checkpoint: Path, name: str, make: Callable[[Path], None]) -> None:
-    make(replaced(checkpoint, name))
+    make(unused_path(checkpoint, name))
     message = (
         f"the checkpoint {checkpoint} has {name!r}, which is not read (it is a pipe or a device): replace it by a "
         "regular "
     )
-    assert problem(checkpoint).startswith(message)
+    assert find_problem(checkpoint).startswith(message)
     with pytest.raises(WeightsError, match="it is a pipe or a device"):
         refuse_foreign(checkpoint, str(checkpoint))
 
 
 @posix
 def test_a_pipe_instead_of_the_config_is_reported(checkpoint: Path) -> None:
-    make_pipe(replaced(checkpoint, "config.json"))
+    make_pipe(unused_path(checkpoint, "config.json"))
     with pytest.raises(
         LookupError, match=r"has a config\.json that is not a regular file: replace it by the file itself"
     ):
         find_model(str(checkpoint))
 
 
-@pytest.mark.parametrize("name", [name for name in READ if name != "model.safetensors"])
+@pytest.mark.parametrize("name", [name for name in READ_FILES if name != "model.safetensors"])
 def test_a_file_without_end_is_refused_unopened(checkpoint: Path, name: str) -> None:
-    with replaced(checkpoint, name).open("wb") as file:
+    with unused_path(checkpoint, name).open("wb") as file:
         file.truncate(1 << 40)
-    assert f"has {name!r}, which is not read (it is larger than " in problem(checkpoint)
+    assert f"has {name!r}, which is not read (it is larger than " in find_problem(checkpoint)
 
 
 def test_settings_of_millions_of_parts_are_refused(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text(f'{{"parts": [{"[], " * 300_000}[]]}}')
-    assert problem(checkpoint).endswith(
+    assert find_problem(checkpoint).endswith(
         "config.json has more than 262,144 lists and objects: copy it again, or save it again"
     )
 
@@ -98,7 +98,7 @@ def test_a_terabyte_of_zeros_is_refused_quickly(checkpoint: Path, monkeypatch: p
     with (checkpoint / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + (1 << 40))
-    assert "model.safetensors ends in zeros (in weight), as left by an interrupted copy" in problem(checkpoint)
+    assert "model.safetensors ends in zeros (in weight), as left by an interrupted copy" in find_problem(checkpoint)
 
 
 @posix
@@ -111,7 +111,7 @@ def test_unread_files_may_be_pipes_or_links(checkpoint: Path, tmp_path: Path) ->
     make_pipe(checkpoint / "out" / "config.json")
     make_pipe(checkpoint / "tokenizer_corpus.txt.gz")
     (checkpoint / "tokenizer" / "tokenizer.json").mkdir(parents=True)
-    assert problem(checkpoint) == ""
+    assert find_problem(checkpoint) == ""
     assert load_vlm(find_model(str(checkpoint)), cache=tmp_path, device="cpu").anatomy.depth == 4
 
 
@@ -123,23 +123,25 @@ def test_a_damaged_file_is_reported_even_if_an_unused_pipe_exists(checkpoint: Pa
         load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
 
 
-@pytest.mark.parametrize("name", [*READ[:4], "chat_template.jinja", "tokenizer.json", *READ[-3:]])
+@pytest.mark.parametrize("name", [*READ_FILES[:4], "chat_template.jinja", "tokenizer.json", *READ_FILES[-3:]])
 def test_a_link_out_of_the_directory_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     source = tmp_path / "elsewhere" / Path(name).name
     shutil.copy(checkpoint / name if (checkpoint / name).exists() else checkpoint / "tokenizer_config.json", source)
-    replaced(checkpoint, name).symlink_to(source)
+    unused_path(checkpoint, name).symlink_to(source)
     message = (
         f"the checkpoint {checkpoint} has {name!r}, a link out of the directory (to {str(source)!r}), but only files "
     )
-    assert problem(checkpoint).startswith(f"{message}inside are read: give a copy of it without links (cp -rL), or the")
+    assert find_problem(checkpoint).startswith(
+        f"{message}inside are read: give a copy of it without links (cp -rL), or the"
+    )
 
 
 def test_a_folder_that_links_out_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     shutil.copy(checkpoint / "tokenizer_config.json", tmp_path / "elsewhere")
     (checkpoint / "qformer_tokenizer").symlink_to(tmp_path / "elsewhere")
-    assert "has 'qformer_tokenizer/tokenizer_config.json', a link out of the directory" in problem(checkpoint)
+    assert "has 'qformer_tokenizer/tokenizer_config.json', a link out of the directory" in find_problem(checkpoint)
 
 
 def test_links_within_the_directory_and_to_it_are_read(checkpoint: Path, tmp_path: Path) -> None:
@@ -148,12 +150,12 @@ def test_links_within_the_directory_and_to_it_are_read(checkpoint: Path, tmp_pat
         (checkpoint / name).rename(checkpoint / "store" / name)
         (checkpoint / name).symlink_to(f"store/{name}")
     (tmp_path / "linked").symlink_to(checkpoint)
-    assert problem(tmp_path / "linked") == ""
+    assert find_problem(tmp_path / "linked") == ""
     assert load_vlm(find_model(str(tmp_path / "linked")), cache=tmp_path, device="cpu").anatomy.depth == 4
 
 
-@pytest.mark.parametrize("moved", ["", "hub", "hub/models--some--body", "hub/models--some--body/blobs"])
-def test_a_snapshot_of_links_to_its_blobs_is_read(sharded_checkpoint: Path, tmp_path: Path, moved: str) -> None:
+@pytest.mark.parametrize("relocated", ["", "hub", "hub/models--some--body", "hub/models--some--body/blobs"])
+def test_a_snapshot_of_links_to_its_blobs_is_read(sharded_checkpoint: Path, tmp_path: Path, relocated: str) -> None:
     repository = tmp_path / "hub" / "models--some--body"
     snapshot = repository / "snapshots" / "0123abc"
     snapshot.mkdir(parents=True)
@@ -161,15 +163,15 @@ def test_a_snapshot_of_links_to_its_blobs_is_read(sharded_checkpoint: Path, tmp_
     for number, path in enumerate(sharded_checkpoint.iterdir()):
         path.rename(repository / "blobs" / f"{number:040x}")
         (snapshot / path.name).symlink_to(f"../../blobs/{number:040x}")
-    if moved:
-        (tmp_path / moved).rename(tmp_path / "disk")
-        (tmp_path / moved).symlink_to(tmp_path / "disk")
-    assert problem(snapshot) == ""
+    if relocated:
+        (tmp_path / relocated).rename(tmp_path / "disk")
+        (tmp_path / relocated).symlink_to(tmp_path / "disk")
+    assert find_problem(snapshot) == ""
     assert load_vlm(find_model(str(snapshot)), cache=tmp_path, device="cpu").anatomy.depth == 4
     (snapshot / "chat_template.jinja").unlink(missing_ok=True)
     (tmp_path / "other.jinja").write_text("<image>")
     (snapshot / "chat_template.jinja").symlink_to(tmp_path / "other.jinja")
-    assert "has 'chat_template.jinja', a link out of the directory" in problem(snapshot)
+    assert "has 'chat_template.jinja', a link out of the directory" in find_problem(snapshot)
 
 
 def test_a_directory_that_only_looks_like_a_snapshot_has_no_blobs_elsewhere(checkpoint: Path, tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_a_directory_that_only_looks_like_a_snapshot_has_no_blobs_elsewhere(chec
     folder = checkpoint.rename(tmp_path / "snapshots" / "mine")
     (folder / "config.json").rename(tmp_path / "blobs" / "a")
     (folder / "config.json").symlink_to("../../blobs/a")
-    assert "has 'config.json', a link out of the directory" in problem(folder)
+    assert "has 'config.json', a link out of the directory" in find_problem(folder)
 
 
 def test_a_snapshot_whose_blobs_lead_to_other_files_is_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_a_snapshot_whose_blobs_lead_to_other_files_is_refused(checkpoint: Path,
     folder = checkpoint.rename(repository / "snapshots" / "0123abc")
     (folder / "config.json").rename(tmp_path / "elsewhere" / "a")
     (folder / "config.json").symlink_to("../../blobs/a")
-    assert "has 'config.json', a link out of the directory" in problem(folder)
+    assert "has 'config.json', a link out of the directory" in find_problem(folder)
 
 
 def test_every_file_that_a_tokenizer_of_transformers_opens_is_checked(tmp_path: Path) -> None:

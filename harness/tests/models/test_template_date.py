@@ -18,16 +18,16 @@ from harness.profile.profile import Profile
 from harness.tests.support.tiny import have_same_numbers, tiny_profile
 
 REST = "USER: <image>\n{{ messages[0]['content'][1]['text'] }} ASSISTANT:"
-ASKING = "what is it?"
+INSTRUCTION = "what is it?"
 
 
-def dated(vlm: Vlm, template: Any) -> Any:
+def with_template(vlm: Vlm, template: Any) -> Any:
     processor = copy.copy(vlm.processor)
     processor.chat_template = template
     return processor
 
 
-def let_it_be(day: datetime.datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+def set_current_day(day: datetime.datetime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let transformers' own function see another day."""
 
     class Clock(datetime.datetime):
@@ -51,42 +51,42 @@ def let_it_be(day: datetime.datetime, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["plain", "all kinds", "asks whether it can", "in a macro", "as a number"],
 )
 def test_the_fixed_day_is_written_as_transformers_would(vlm: Vlm, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    processor = dated(vlm, form + REST)
-    ours = prompt_text(processor, ASKING)
-    let_it_be(DATE, monkeypatch)
-    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ASKING}]}
-    assert ours == processor.apply_chat_template([message], add_generation_prompt=True)
+    processor = with_template(vlm, form + REST)
+    rendered = prompt_text(processor, INSTRUCTION)
+    set_current_day(DATE, monkeypatch)
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]}
+    assert rendered == processor.apply_chat_template([message], add_generation_prompt=True)
 
 
 def test_a_template_without_date_is_unchanged(vlm: Vlm) -> None:
     assert with_fixed_date(REST) == REST
-    assert template_date(dated(vlm, REST)) == ""
+    assert template_date(with_template(vlm, REST)) == ""
 
 
 def test_the_default_template_and_that_of_the_tokenizer_get_the_fixed_day(vlm: Vlm) -> None:
-    asking = "{{ strftime_now('%Y') }}" + REST
-    several = dated(vlm, {"default": asking, "rag": REST})
-    of_tokenizer = dated(vlm, None)
-    of_tokenizer.tokenizer = copy.deepcopy(of_tokenizer.tokenizer)
-    of_tokenizer.tokenizer.chat_template = asking
-    for processor in (several, of_tokenizer):
-        assert prompt_text(processor, ASKING).startswith("2024USER")
+    dated_template = "{{ strftime_now('%Y') }}" + REST
+    named_templates = with_template(vlm, {"default": dated_template, "rag": REST})
+    tokenizer_only = with_template(vlm, None)
+    tokenizer_only.tokenizer = copy.deepcopy(tokenizer_only.tokenizer)
+    tokenizer_only.tokenizer.chat_template = dated_template
+    for processor in (named_templates, tokenizer_only):
+        assert prompt_text(processor, INSTRUCTION).startswith("2024USER")
         assert template_date(processor) == "2024-07-26"
 
 
 def test_a_dated_template_is_tried_with_the_fixed_day(vlm: Vlm) -> None:
-    refuse_endless_template(dated(vlm, "{{ strftime_now('%Y') }}" + REST), "here")
+    refuse_endless_template(with_template(vlm, "{{ strftime_now('%Y') }}" + REST), "here")
 
 
 @pytest.mark.usefixtures("tiny_data")
 def test_a_baseline_holds_on_another_day(fresh_vlm: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fresh_vlm.processor.chat_template = "Today is {{ strftime_now('%d %b %Y') }}. " + REST
 
-    def on(day: int) -> Profile:
-        let_it_be(datetime.datetime(2026, 12, day), monkeypatch)
+    def measure_on(day: int) -> Profile:
+        set_current_day(datetime.datetime(2026, 12, day), monkeypatch)
         return tiny_profile(fresh_vlm, samples=64, batch_size=16)
 
-    first, second = on(1), on(2)
+    first, second = measure_on(1), measure_on(2)
     assert have_same_numbers(first, second)
     assert first.declared["template_date"] == "2024-07-26"
     assert first.declared["prompt"].startswith("Today is 26 Jul 2024. USER")

@@ -25,8 +25,8 @@ from harness.models.vlm import Vlm
 
 REST = "<image>{{ messages[0]['content'][1]['text'] }}"
 TRIAL = "Describe the image."
-ASKING = "what is it?"
-PARTS = [{"type": "image"}, {"type": "text", "text": ASKING}]
+INSTRUCTION = "what is it?"
+PARTS = [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]
 FORMS = {
     "tojson": "{{ messages | tojson(indent=2) }}{{ messages | tojson(sort_keys=True, ensure_ascii=True) }}",
     "loopcontrols": "{% for i in range(9) %}{% if i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
@@ -41,21 +41,21 @@ FORMS = {
     "roles": "{{ messages[0].role }}{{ messages | length }}{{ messages[0].content[0] }}",
 }
 # Each behaves in a trial and not with this instruction.
-RECOGNISING = "{% set real = 'ASKING' in messages | string %}".replace("ASKING", ASKING)
-HANGING = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+DETECT_PROMPT = "{% set real = 'INSTRUCTION' in messages | string %}".replace("INSTRUCTION", INSTRUCTION)
+NESTED_LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 ENDLESS = {
-    "hangs": RECOGNISING + "{% if real %}" + HANGING + "{% endif %}",
-    "fills memory": RECOGNISING + "{% if real %}{{ ('a' * 4000000000) | length }}{% endif %}",
-    "fills memory in a filter": RECOGNISING + "{% if real %}{{ ('a' | center(4000000000)) | length }}{% endif %}",
-    "writes": RECOGNISING + "{% if real %}{{ 'many words' * 200000 }}{% endif %}",
-    "computes a number": RECOGNISING + "{% if real %}{{ (8 + messages | length) ** 99999999 % 7 }}{% endif %}",
-    "has no end of depth": RECOGNISING + "{% macro m(x) %}{{ m(x + 'aaaaaaaaaaaa' * 99999999) }}{% endmacro %}"
+    "hangs": DETECT_PROMPT + "{% if real %}" + NESTED_LOOPS + "{% endif %}",
+    "fills memory": DETECT_PROMPT + "{% if real %}{{ ('a' * 4000000000) | length }}{% endif %}",
+    "fills memory in a filter": DETECT_PROMPT + "{% if real %}{{ ('a' | center(4000000000)) | length }}{% endif %}",
+    "writes": DETECT_PROMPT + "{% if real %}{{ 'many words' * 200000 }}{% endif %}",
+    "computes a number": DETECT_PROMPT + "{% if real %}{{ (8 + messages | length) ** 99999999 % 7 }}{% endif %}",
+    "has no end of depth": DETECT_PROMPT + "{% macro m(x) %}{{ m(x + 'aaaaaaaaaaaa' * 99999999) }}{% endmacro %}"
     "{% if real %}{{ m('') }}{% endif %}",
-    "a long list": RECOGNISING + "{% if real %}{{ ([1] * 2000000000) | length }}{% endif %}",
+    "a long list": DETECT_PROMPT + "{% if real %}{{ ([1] * 2000000000) | length }}{% endif %}",
 }
 
 
-def worded(vlm: Vlm, template: str) -> Any:
+def with_template(vlm: Vlm, template: str) -> Any:
     """Return the tiny processor with another chat template."""
     processor = copy.copy(vlm.processor)
     processor.chat_template = template
@@ -64,29 +64,31 @@ def worded(vlm: Vlm, template: str) -> Any:
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_prompt_is_byte_for_byte_that_of_transformers(vlm: Vlm, form: str) -> None:
-    processor = worded(vlm, form)
-    for content in (PARTS, ASKING, [*PARTS[:1], {"type": "text", "text": "\u00df\x00\ud800 {{ 1 }}"}]):
-        ours = render(form, processor.tokenizer.special_tokens_map, content)
-        assert ours == processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    processor = with_template(vlm, form)
+    for content in (PARTS, INSTRUCTION, [*PARTS[:1], {"type": "text", "text": "\u00df\x00\ud800 {{ 1 }}"}]):
+        rendered = render(form, processor.tokenizer.special_tokens_map, content)
+        assert rendered == processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
 
 
 def test_the_arguments_are_those_that_transformers_passes(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
-    def listening(**arguments: Any) -> Any:
-        given.append(arguments)
+    def record_arguments(**arguments: Any) -> Any:
+        received.append(arguments)
         return ["heard"], []
 
-    monkeypatch.setattr(processing_utils, "render_jinja_template", listening)
-    processor = worded(vlm, REST + "arguments")
+    monkeypatch.setattr(processing_utils, "render_jinja_template", record_arguments)
+    processor = with_template(vlm, REST + "arguments")
     processor.apply_chat_template([{"role": "user", "content": PARTS}], add_generation_prompt=True)
-    asked: list[Any] = []
-    monkeypatch.setattr(template_process._PROCESS, "request", lambda request: asked.append(request) or {"text": ""})
+    requests: list[Any] = []
+    monkeypatch.setattr(template_process._PROCESS, "request", lambda request: requests.append(request) or {"text": ""})
     render(processor.chat_template, processor.tokenizer.special_tokens_map, PARTS)
     # Defaults of omitted arguments.
     defaults = {"tools": None, "documents": None}
     defaults |= {"return_assistant_tokens_mask": False, "continue_final_message": False}
-    assert defaults | asked[0]["arguments"] == given[0]
+    assert defaults | requests[0]["arguments"] == received[0]
 
 
 def test_a_checkpoints_template_is_compiled_in_the_other_process_only(
@@ -97,9 +99,9 @@ def test_a_checkpoints_template_is_compiled_in_the_other_process_only(
         pytest.fail("compiled here")
 
     monkeypatch.setattr(chat_template_utils, "_compile_jinja_template", refuse)
-    processor = worded(vlm, REST + "{% if false %}{{ 'a' * 4000000000 }}{% endif %}")
+    processor = with_template(vlm, REST + "{% if false %}{{ 'a' * 4000000000 }}{% endif %}")
     refuse_endless_template(processor, "here")
-    assert prompt_text(processor, ASKING) == "<image>" + ASKING
+    assert prompt_text(processor, INSTRUCTION) == "<image>" + INSTRUCTION
 
 
 @pytest.mark.parametrize("template", ENDLESS.values(), ids=ENDLESS)
@@ -107,31 +109,31 @@ def test_a_template_that_recognises_the_trial_is_stopped_at_its_use(
     vlm: Vlm, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(template_process, "SECONDS", 1)
-    processor = worded(vlm, REST + template)
+    processor = with_template(vlm, REST + template)
     refuse_endless_template(processor, "here")
     assert prompt_text(processor, TRIAL) == "<image>" + TRIAL
     with pytest.raises(PromptError, match=r"^the chat template of LlavaProcessor does not finish within 1 s, 1 GB"):
-        prompt_text(processor, ASKING)
+        prompt_text(processor, INSTRUCTION)
     # The next template has a process again.
-    assert prompt_text(worded(vlm, REST), ASKING) == "<image>" + ASKING
+    assert prompt_text(with_template(vlm, REST), INSTRUCTION) == "<image>" + INSTRUCTION
 
 
 def test_the_harnesss_own_templates_need_no_process(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "render", lambda *arguments: pytest.fail("a process was asked"))
     for template in HARNESS_TEMPLATES:
-        assert ASKING in prompt_text(worded(vlm, template), ASKING)
+        assert INSTRUCTION in prompt_text(with_template(vlm, template), INSTRUCTION)
 
 
 def test_a_prompt_just_below_the_limit_is_rendered(vlm: Vlm) -> None:
     text = "{{ 'many words' * 99999 }}"
-    assert len(render(text, {}, ASKING)) == 999_990
+    assert len(render(text, {}, INSTRUCTION)) == 999_990
     with pytest.raises(EndlessTemplateError):
-        render(text + "many words and more", {}, ASKING)
+        render(text + "many words and more", {}, INSTRUCTION)
 
 
 def test_an_error_of_a_template_is_short_and_printable(vlm: Vlm) -> None:
     with pytest.raises(RenderingError) as caught:
-        render("{{ raise_exception('\x1b]0;evil\x07' * 99999) }}", {}, ASKING)
+        render("{{ raise_exception('\x1b]0;evil\x07' * 99999) }}", {}, INSTRUCTION)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 10_000
 
@@ -158,33 +160,33 @@ def test_a_process_that_cannot_be_started_or_is_ended_is_no_fault_of_the_templat
 
     send = template_process._send
 
-    def end(process: Any, content: Any) -> None:
+    def terminate_and_send(process: Any, content: Any) -> None:
         process.terminate()
         process.wait()
         send(process, content)
 
-    processor = worded(vlm, REST + "without process")
+    processor = with_template(vlm, REST + "without process")
     template_process._PROCESS.close()
     with monkeypatch.context() as patched:
         patched.setattr(subprocess, "Popen", refuse)
         with pytest.raises(TemplateProcessError, match=r"cannot be started .*unavailable"):
-            prompt_text(processor, ASKING)
+            prompt_text(processor, INSTRUCTION)
     with monkeypatch.context() as patched:
-        patched.setattr(template_process, "_send", end)
+        patched.setattr(template_process, "_send", terminate_and_send)
         with pytest.raises(TemplateProcessError, match=r"renders chat templates ended \(status "):
-            prompt_text(processor, ASKING)
-    assert prompt_text(processor, ASKING) == f"<image>{ASKING}without process"
+            prompt_text(processor, INSTRUCTION)
+    assert prompt_text(processor, INSTRUCTION) == f"<image>{INSTRUCTION}without process"
 
 
 def test_an_interrupted_prompt_leaves_no_reply_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     send = template_process._send
 
-    def interrupted(process: Any, content: Any) -> None:
+    def send_and_interrupt(process: Any, content: Any) -> None:
         send(process, content)
         raise KeyboardInterrupt
 
     template_process.start()
-    monkeypatch.setattr(template_process, "_send", interrupted)
+    monkeypatch.setattr(template_process, "_send", send_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         render("{{ messages[0].content }}", {}, "interrupted")
     monkeypatch.setattr(template_process, "_send", send)
@@ -215,10 +217,10 @@ def test_the_process_imports_no_module_of_the_current_directory(tmp_path: Path) 
     root = Path(__file__).parents[3]
     program = f"import sys; sys.path.insert(0, {str(root)!r}); sys.path.remove('')\n"
     program += "from harness.models.prompts.template_process import render\nprint(render('{{ 1 + 1 }}', {}, ''))"
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=240, capture_output=True, text=True
     )
-    assert ended.stdout == "2\n"
+    assert completed.stdout == "2\n"
 
 
 def test_the_process_ignores_module_paths_that_are_not_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,15 +54,15 @@ def test_vocabulary_merges_and_special_tokens_are_those_of_the_file(gguf: Path) 
 def test_a_saved_tokenizer_is_read_unchanged(gguf: Path, tmp_path: Path) -> None:
     tokenizer = read_tokenizer(gguf)
     tokenizer.save_pretrained(tmp_path / "saved")
-    again = PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved")
-    assert again("<|start|>ab c").input_ids == tokenizer("<|start|>ab c").input_ids
-    assert again.chat_template == tokenizer.chat_template
+    rebuilt = PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved")
+    assert rebuilt("<|start|>ab c").input_ids == tokenizer("<|start|>ab c").input_ids
+    assert rebuilt.chat_template == tokenizer.chat_template
 
 
 def test_the_cached_tokenizer_is_the_one_that_the_baselines_were_measured_with() -> None:
-    written = language_directory(default_cache()) / "tokenizer.json"
-    assert len(json.loads(written.read_text(encoding="utf-8"))["model"]["vocab"]) == 49_152
-    assert file_sha256(written) == FILE_SHA256, f"delete {written.parent}, it is made again"
+    tokenizer_file = language_directory(default_cache()) / "tokenizer.json"
+    assert len(json.loads(tokenizer_file.read_text(encoding="utf-8"))["model"]["vocab"]) == 49_152
+    assert file_sha256(tokenizer_file) == FILE_SHA256, f"delete {tokenizer_file.parent}, it is made again"
 
 
 @pytest.fixture
@@ -82,19 +82,19 @@ def swap_tokens(content: Any) -> None:
     vocabulary["Ġred"], vocabulary["Ġblue"] = vocabulary["Ġblue"], vocabulary["Ġred"]
 
 
-def drop_a_merge(content: Any) -> None:
+def drop_merge(content: Any) -> None:
     del content["model"]["merges"][100]
 
 
-def add_a_control_token(content: Any) -> None:
+def add_control_token(content: Any) -> None:
     content["added_tokens"].append({**content["added_tokens"][0], "content": "Ġred"})
 
 
-def exchange_the_model(content: Any) -> None:
+def replace_model(content: Any) -> None:
     content["model"] = ["vocab"]
 
 
-@pytest.mark.parametrize("change", [swap_tokens, drop_a_merge, add_a_control_token, exchange_the_model])
+@pytest.mark.parametrize("change", [swap_tokens, drop_merge, add_control_token, replace_model])
 def test_an_altered_tokenizer_is_not_used(stored: Path, change: Callable[[Any], None]) -> None:
     rewrite(stored, change)
     with pytest.raises(ValueError, match=r"tokenizer\.json (has another vocabulary|is not a tokenizer)"):
@@ -112,24 +112,24 @@ def test_a_file_that_is_no_tokenizer_is_refused(stored: Path) -> None:
         checked_tokenizer(stored)
 
 
-def another_splitting(content: Any) -> None:
+def change_splitting(content: Any) -> None:
     content["pre_tokenizer"] = {"type": "Whitespace"}
     content["added_tokens"][16]["lstrip"] = True
     content["normalizer"] = {"type": "Lowercase"}
 
 
-def older_merges(content: Any) -> None:
+def write_older_merges(content: Any) -> None:
     content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
 
 
-@pytest.mark.parametrize("change", [another_splitting, older_merges])
+@pytest.mark.parametrize("change", [change_splitting, write_older_merges])
 def test_only_the_vocabulary_of_a_tokenizer_in_another_form_is_used(
     stored: Path, change: Callable[[Any], None]
 ) -> None:
     text = "Two RED <empty_output> balls, don't\n\n 12 <|im_start|>user é"
-    known = checked_tokenizer(stored)
+    original = checked_tokenizer(stored)
     rewrite(stored, change)
-    again = checked_tokenizer(stored)
-    assert again(text).input_ids == known(text).input_ids
-    assert again.special_tokens_map == known.special_tokens_map
-    assert again.backend_tokenizer.to_str() == known.backend_tokenizer.to_str()
+    rebuilt = checked_tokenizer(stored)
+    assert rebuilt(text).input_ids == original(text).input_ids
+    assert rebuilt.special_tokens_map == original.special_tokens_map
+    assert rebuilt.backend_tokenizer.to_str() == original.backend_tokenizer.to_str()

@@ -63,7 +63,7 @@ def change(path: Path, alter: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-def index(directory: Path, shard: str) -> None:
+def write_index(directory: Path, shard: str) -> None:
     with safe_open(directory / "model.safetensors", "pt") as weights:
         names = list(weights.keys())
     (directory / "model.safetensors.index.json").write_text(
@@ -71,36 +71,36 @@ def index(directory: Path, shard: str) -> None:
     )
 
 
-def only_a_pickle(directory: Path) -> None:
+def replace_weights_by_pickle(directory: Path) -> None:
     (directory / "model.safetensors").unlink()
     torch.save({"weight": Payload(directory)}, directory / "pytorch_model.bin")
 
 
-def an_index_of_pickles(directory: Path) -> None:
-    only_a_pickle(directory)
+def index_of_pickles(directory: Path) -> None:
+    replace_weights_by_pickle(directory)
     (directory / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"w": "pytorch_model.bin"}}))
 
 
 def shards_outside(directory: Path) -> None:
-    index(directory, "../outside.safetensors")
+    write_index(directory, "../outside.safetensors")
     (directory / "model.safetensors").rename(directory.parent / "outside.safetensors")
 
 
 def shards_at_an_absolute_path(directory: Path) -> None:
-    index(directory, str(directory.parent / "outside.safetensors"))
+    write_index(directory, str(directory.parent / "outside.safetensors"))
     (directory / "model.safetensors").rename(directory.parent / "outside.safetensors")
 
 
 def shards_that_are_pickles(directory: Path) -> None:
-    index(directory, "pytorch_model.bin")
-    only_a_pickle(directory)
+    write_index(directory, "pytorch_model.bin")
+    replace_weights_by_pickle(directory)
 
 
-def an_adapter(directory: Path) -> None:
+def adapter_beside_the_model(directory: Path) -> None:
     (directory / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../elsewhere"}))
 
 
-def a_kernel_of_the_hub(directory: Path) -> None:
+def kernel_from_the_hub(directory: Path) -> None:
     change(directory / "config.json", lambda c: c["text_config"].update(_attn_implementation="someone/kernel"))
 
 
@@ -117,46 +117,46 @@ def code_of_another_repository(directory: Path) -> None:
     )
 
 
-def a_tokenizer_that_is_a_pickle(directory: Path) -> None:
+def pickled_tokenizer(directory: Path) -> None:
     (directory / "tokenizer.json").write_bytes(pickle.dumps(Payload(directory)))
 
 
-def a_dotted_image_processor(directory: Path) -> None:
+def dotted_image_processor(directory: Path) -> None:
     change(directory / "processor_config.json", lambda c: c["image_processor"].update(image_processor_type="own.Own"))
 
 
-def a_configuration_of_lists(directory: Path) -> None:
+def deeply_nested_configuration(directory: Path) -> None:
     (directory / "config.json").write_text("[" * 100_000 + "]" * 100_000)
 
 
-def a_configuration_that_is_no_object(directory: Path) -> None:
+def configuration_without_object(directory: Path) -> None:
     (directory / "config.json").write_text("[]")
 
 
-def an_enormous_vocabulary(directory: Path) -> None:
+def enormous_vocabulary(directory: Path) -> None:
     change(directory / "config.json", lambda c: c["text_config"].update(vocab_size=10**30))
 
 
-def a_type_that_a_terminal_obeys(directory: Path) -> None:
+def control_characters_in_the_type(directory: Path) -> None:
     change(directory / "config.json", lambda c: c.update(model_type="\x1b[2J\x1b]0;owned\x07\nphase: all is well"))
 
 
 REFUSED: dict[Callable[[Path], None], str] = {
-    only_a_pickle: "pickles, which can run code and are never opened (pytorch_model.bin)",
-    an_index_of_pickles: "pickles, which can run code and are never opened (pytorch_model.bin)",
+    replace_weights_by_pickle: "pickles, which can run code and are never opened (pytorch_model.bin)",
+    index_of_pickles: "pickles, which can run code and are never opened (pytorch_model.bin)",
     shards_outside: "takes weights from '../outside.safetensors': only safetensors in its own directory",
     shards_at_an_absolute_path: "only safetensors in its own directory",
     shards_that_are_pickles: "takes weights from 'pytorch_model.bin': only safetensors in its own directory",
-    an_adapter: "a PEFT adapter (adapter_config.json) beside the weights of a model",
-    a_kernel_of_the_hub: "'someone/kernel', code from another repository: remove _attn_implementation",
+    adapter_beside_the_model: "a PEFT adapter (adapter_config.json) beside the weights of a model",
+    kernel_from_the_hub: "'someone/kernel', code from another repository: remove _attn_implementation",
     kernels_by_part: "code from another repository: remove attn_implementation",
     code_of_another_repository: "'someone/else--own.Own', code from another repository, which is never fetched",
-    a_tokenizer_that_is_a_pickle: "UnicodeDecodeError",
-    a_dotted_image_processor: "Unrecognized image processor",
-    a_configuration_of_lists: "RecursionError",
-    a_configuration_that_is_no_object: "config.json holds no settings",
-    an_enormous_vocabulary: "in config.json, but no model has more than 67,108,864",
-    a_type_that_a_terminal_obeys: "cannot be loaded",
+    pickled_tokenizer: "UnicodeDecodeError",
+    dotted_image_processor: "Unrecognized image processor",
+    deeply_nested_configuration: "RecursionError",
+    configuration_without_object: "config.json holds no settings",
+    enormous_vocabulary: "in config.json, but no model has more than 67,108,864",
+    control_characters_in_the_type: "cannot be loaded",
 }
 
 
@@ -257,11 +257,11 @@ def test_no_model_is_named_after_a_parent_directory(name: str, tmp_path: Path, m
     for directory in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
         (directory / "config.json").write_text("{}")
     try:
-        called = find_model(name).name
+        model_name = find_model(name).name
     except LookupError:
         return
-    assert called.strip(".")
-    assert Path(called).name == called
+    assert model_name.strip(".")
+    assert Path(model_name).name == model_name
 
 
 def test_messages_escape_control_characters() -> None:

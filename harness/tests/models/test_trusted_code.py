@@ -20,7 +20,7 @@ from harness.tests.support.case_runs import Cases
 from harness.tests.support.fake_hub import serve, use_hub
 from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_vlm
 
-HARNESS_TEMPLATES = """
+CHECKPOINT_CODE = """
 from pathlib import Path
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
@@ -56,7 +56,7 @@ def directory(tmp_path: Path) -> Path:
     vlm.processor.save_pretrained(directory)
     # Use current weight names: transformers maps the older names, which save_pretrained writes, only for LLaVA.
     save_file(vlm.model.state_dict(), directory / "model.safetensors", {"format": "pt"})
-    (directory / "own.py").write_text(HARNESS_TEMPLATES.replace("MARKER", repr(str(tmp_path / "it-ran"))))
+    (directory / "own.py").write_text(CHECKPOINT_CODE.replace("MARKER", repr(str(tmp_path / "it-ran"))))
     config = json.loads((directory / "config.json").read_text())
     config |= {"model_type": "own_vlm", "architectures": ["OwnVlm"]}
     config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnVlm"}
@@ -64,7 +64,7 @@ def directory(tmp_path: Path) -> Path:
     return directory
 
 
-def ran(directory: Path) -> bool:
+def code_ran(directory: Path) -> bool:
     return (directory.parent / "it-ran").exists()
 
 
@@ -75,21 +75,21 @@ def test_without_the_option_the_code_is_not_run_and_the_option_is_named(director
         f"the checkpoint {directory} needs code of its own (own.py), which is not run: read it, and if you trust it add"
         f" --phase-trust-code {directory}"
     )
-    assert not ran(directory)
+    assert not code_ran(directory)
 
 
 def test_the_terminal_never_prompts_for_trust(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with pytest.raises(WeightsError, match="needs code of its own"):
         load_vlm(find_model(str(directory)), cache=directory.parent, device="cpu")
-    assert not ran(directory)
+    assert not code_ran(directory)
 
 
 def test_a_trusted_checkpoint_gives_the_profile_of_its_weights(directory: Path, tiny_data: None) -> None:
     lines: list[str] = []
     entry = replace(find_model(str(directory)), trusted=True)
     vlm = load_vlm(entry, cache=directory.parent, device="cpu", say=lines.append)
-    assert ran(directory)
+    assert code_ran(directory)
     assert type(vlm.model).__name__ == "OwnVlm"
     assert lines == [f"RUNNING CODE of the checkpoint {directory}, as --phase-trust-code allows: own.py"]
     assert have_same_numbers(tiny_profile(vlm), tiny_profile(tiny_vlm(layers=6)))
@@ -111,18 +111,18 @@ def test_the_option_lets_the_cases_measure_it_and_the_run_reports_it(directory: 
     )
     assert r"\x1b]0;owned\x07" in measured.stdout.str()
     assert "\x1b" not in measured.stdout.str()
-    assert ran(directory)
+    assert code_ran(directory)
 
 
 def test_trust_applies_to_one_checkpoint_of_the_run(project: pytest.Pytester, directory: Path) -> None:
     (other := project.mkdir("other")).joinpath("config.json").write_text("{}")
-    named = ("--phase-model", str(directory), "--phase-against", str(other))
+    model_options = ("--phase-model", str(directory), "--phase-against", str(other))
     for trusted in (directory, other):
-        options = read_options(project.parseconfig(*named, "--phase-trust-code", str(trusted)))
+        options = read_options(project.parseconfig(*model_options, "--phase-trust-code", str(trusted)))
         assert [entry.trusted for entry in options.named_models()] == [trusted == directory, trusted == other]
         assert options.trusted_models() == [str(trusted)]
         assert options.model(trusted.name).trusted
-    assert read_options(project.parseconfig(*named)).trusted_models() == []
+    assert read_options(project.parseconfig(*model_options)).trusted_models() == []
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_an_ini_file_may_trust_models_of_other_runs(project: pytest.Pytester) ->
     assert read_options(project.parseconfig()).trusted_models() == []
     options = read_options(project.parseconfig("--phase-model", "someone/their-vlm", "--phase-model", "someone/new"))
     assert options.trusted_models() == ["someone/their-vlm"]
-    kept = str(project.path / "kept")
-    assert read_options(project.parseconfig("--phase-model", kept)).trusted_models() == [kept]
+    trusted_path = str(project.path / "kept")
+    assert read_options(project.parseconfig("--phase-model", trusted_path)).trusted_models() == [trusted_path]
     project.makeini("[pytest]\nphase_trust_code = nothing\n")
     with pytest.raises(pytest.UsageError, match="phase_trust_code in the ini file: unknown model 'nothing'"):
         read_options(project.parseconfig())

@@ -56,28 +56,28 @@ def test_the_weight_file_that_the_configuration_names_is_read(checkpoint: Path) 
     assert [path.name for path in weight_files(checkpoint)] == ["own.safetensors"]
 
 
-def a_shard_less(folder: Path) -> None:
+def remove_shard(folder: Path) -> None:
     sorted(folder.glob("model-*"))[1].unlink()
 
 
-def only_the_index(folder: Path) -> None:
+def remove_all_shards(folder: Path) -> None:
     for path in folder.glob("model-*"):
         path.unlink()
 
 
-def no_index(folder: Path) -> None:
+def remove_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").unlink()
 
 
-def an_older_shard(folder: Path) -> None:
+def add_older_shard(folder: Path) -> None:
     shutil.copy(sorted(folder.glob("model-*"))[0], folder / "model-00001-of-00099.safetensors")
 
 
-def a_publishers_own_file(folder: Path) -> None:
+def add_publisher_file(folder: Path) -> None:
     shutil.copy(sorted(folder.glob("model-*"))[0], folder / "consolidated.safetensors")
 
 
-def no_word_of_a_shard(folder: Path) -> None:
+def remove_shard_from_index(folder: Path) -> None:
     def alter(index: dict[str, Any]) -> None:
         weights = index["weight_map"]
         index["weight_map"] = {name: file for name, file in weights.items() if not file.startswith("model-00002")}
@@ -85,24 +85,24 @@ def no_word_of_a_shard(folder: Path) -> None:
     change_settings(folder / "model.safetensors.index.json", alter)
 
 
-def a_pointer(folder: Path) -> None:
+def write_lfs_pointer(folder: Path) -> None:
     sorted(folder.glob("model-*"))[1].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
 
 
-def links_to_nowhere(folder: Path) -> None:
+def break_links(folder: Path) -> None:
     for path in (folder / "model.safetensors.index.json", *folder.glob("model-*")):
         path.unlink()
         path.symlink_to(f"../../blobs/{path.name}")
 
 
-def a_reserved_end(folder: Path) -> None:
+def fill_end_with_zeros(folder: Path) -> None:
     path = sorted(folder.glob("model-*"))[1]
-    whole_file = path.read_bytes()
-    header = 8 + int.from_bytes(whole_file[:8], "little")
-    path.write_bytes(whole_file[: header + 16].ljust(len(whole_file), b"\0"))
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(content[: header + 16].ljust(len(content), b"\0"))
 
 
-def a_weight_twice(folder: Path) -> None:
+def duplicate_weight(folder: Path) -> None:
     first, second = sorted(folder.glob("model-*"))[:2]
     name, tensor = next(iter(load_file(first).items()))
     save_file(load_file(second) | {name: tensor}, second, {"format": "pt"})
@@ -111,16 +111,16 @@ def a_weight_twice(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (a_shard_less, "weight files that its index or config.json names, first 'model-00002-of-"),
-        (only_the_index, "weight files that its index or config.json names, first 'model-00001-of-"),
-        (no_index, "has no model.safetensors but shards without their index (model-00001-of-"),
-        (an_older_shard, "more and ignores model-00001-of-00099.safetensors; move the unwanted set out"),
-        (a_publishers_own_file, "more and ignores consolidated.safetensors; move the unwanted set out"),
-        (no_word_of_a_shard, "has an index without the weights of model-00002-of-"),
-        (a_pointer, "has 1 git-lfs pointers in the place of files, first 'model-00002-of-"),
-        (links_to_nowhere, "has no model.safetensors but links to missing files (first model-00001-of-"),
-        (a_reserved_end, ".weight), as left by an interrupted copy whose full size was reserved"),
-        (a_weight_twice, "its index mixes two sets of weights; save the model again into an empty directory"),
+        (remove_shard, "weight files that its index or config.json names, first 'model-00002-of-"),
+        (remove_all_shards, "weight files that its index or config.json names, first 'model-00001-of-"),
+        (remove_index, "has no model.safetensors but shards without their index (model-00001-of-"),
+        (add_older_shard, "more and ignores model-00001-of-00099.safetensors; move the unwanted set out"),
+        (add_publisher_file, "more and ignores consolidated.safetensors; move the unwanted set out"),
+        (remove_shard_from_index, "has an index without the weights of model-00002-of-"),
+        (write_lfs_pointer, "has 1 git-lfs pointers in the place of files, first 'model-00002-of-"),
+        (break_links, "has no model.safetensors but links to missing files (first model-00001-of-"),
+        (fill_end_with_zeros, ".weight), as left by an interrupted copy whose full size was reserved"),
+        (duplicate_weight, "its index mixes two sets of weights; save the model again into an empty directory"),
     ],
 )
 def test_incomplete_or_mixed_shards_are_refused(

@@ -43,19 +43,19 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def layers(part: str, count: int) -> Callable[[dict[str, Any]], object]:
+def set_layer_count(part: str, count: int) -> Callable[[dict[str, Any]], object]:
     return lambda config: config[part].update(num_hidden_layers=count)
 
 
-def lora(weights: Weights) -> None:
+def add_lora(weights: Weights) -> None:
     for name in [name for name in weights if "language_model" in name and name.endswith("q_proj.weight")]:
         rows, columns = weights[name].shape
         weights[name.replace(".weight", ".lora_A.default.weight")] = torch.ones(2, columns)
         weights[name.replace(".weight", ".lora_B.default.weight")] = torch.ones(rows, 2)
 
 
-def base_layers(weights: Weights) -> None:
-    lora(weights)
+def rename_to_base_layers(weights: Weights) -> None:
+    add_lora(weights)
     for name in [name for name in weights if "language_model" in name and name.endswith("q_proj.weight")]:
         weights[name.replace(".weight", ".base_layer.weight")] = weights.pop(name)
 
@@ -73,7 +73,7 @@ def base_layers(weights: Weights) -> None:
 def test_different_layer_counts_of_config_and_weights_are_refused(
     checkpoint: Path, part: str, count: int, message: str
 ) -> None:
-    change_settings(checkpoint / "config.json", layers(part, count))
+    change_settings(checkpoint / "config.json", set_layer_count(part, count))
     with pytest.raises(WeightsError, match=message):
         load(checkpoint)
 
@@ -90,8 +90,11 @@ def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> N
 @pytest.mark.parametrize(
     ("alter", "message"),
     [
-        (lora, r"does not use \(.*lora_A.*, 8 in all\): they belong to a PEFT model that was not merged"),
-        (base_layers, r"lacks weights of its model \(.*q_proj\.weight, 4 in all\).* not merged: call merge_and_unload"),
+        (add_lora, r"does not use \(.*lora_A.*, 8 in all\): they belong to a PEFT model that was not merged"),
+        (
+            rename_to_base_layers,
+            r"lacks weights of its model \(.*q_proj\.weight, 4 in all\).* not merged: call merge_and_unload",
+        ),
         (lambda w: w.update({"extra.weight": torch.ones(2)}), r"\(extra\.weight, 1 in all\): check that config\.json"),
         (
             lambda w: w.update({"lm_head.weight": torch.ones(7, 32)}),
@@ -112,12 +115,12 @@ def test_weights_that_belong_to_another_model_are_refused(
         load(checkpoint)
 
 
-def codes(weights: Weights) -> None:
+def store_codes(weights: Weights) -> None:
     name = next(name for name in weights if name.endswith("q_proj.weight") and "language_model" in name)
     weights[name] = (weights[name] * 100).to(torch.int8)
 
 
-def compiled(weights: Weights) -> None:
+def add_compile_prefix(weights: Weights) -> None:
     for name in list(weights):
         weights[f"_orig_mod.{name}"] = weights.pop(name)
 
@@ -125,8 +128,11 @@ def compiled(weights: Weights) -> None:
 @pytest.mark.parametrize(
     ("alter", "message"),
     [
-        (codes, r"stores weights as 8-bit codes \(\S*q_proj\.weight, 1 in all\), .* no quantization_config to decode"),
-        (compiled, "their names begin with '_orig_mod.', the prefix of a wrapper of the model: remove it"),
+        (
+            store_codes,
+            r"stores weights as 8-bit codes \(\S*q_proj\.weight, 1 in all\), .* no quantization_config to decode",
+        ),
+        (add_compile_prefix, "their names begin with '_orig_mod.', the prefix of a wrapper of the model: remove it"),
         (lambda w: w.pop("language_model.lm_head.weight"), r'write "tie_word_embeddings": true into config\.json if'),
     ],
 )
@@ -137,30 +143,30 @@ def test_each_cause_has_its_own_remedy(checkpoint: Path, alter: Callable[[Weight
 
 
 def test_weights_are_refused_before_they_are_loaded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loading(*_: object) -> Any:
+    def fail_on_load(*_: object) -> Any:
         raise AssertionError("the weights are loaded")
 
-    change_settings(checkpoint / "config.json", layers("text_config", 3))
-    monkeypatch.setattr(harness.models.pretrained, "placement_options", loading)
+    change_settings(checkpoint / "config.json", set_layer_count("text_config", 3))
+    monkeypatch.setattr(harness.models.pretrained, "placement_options", fail_on_load)
     assert "does not use" in refusal(checkpoint)
 
 
 def test_loaded_weights_are_checked_if_no_trial_is_possible(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_settings(checkpoint / "config.json", layers("text_config", 3))
+    change_settings(checkpoint / "config.json", set_layer_count("text_config", 3))
     monkeypatch.setattr(harness.models.pretrained, "try_weights", lambda *_: None)
     assert "the weights have 4" in refusal(checkpoint)
 
 
 def test_a_user_may_allow_unused_weights(checkpoint: Path) -> None:
     lines: list[str] = []
-    change_settings(checkpoint / "config.json", layers("text_config", 3))
+    change_settings(checkpoint / "config.json", set_layer_count("text_config", 3))
     assert refusal(checkpoint).endswith(f"to measure without them add --phase-allow-unused-weights {checkpoint}")
     assert load(checkpoint, unused=True, lines=lines).anatomy.depth == 3
     assert len(lines) == 1
     assert lines[0].startswith(
         f"UNUSED WEIGHTS of the checkpoint {checkpoint} are ignored, as --phase-allow-unused-weights"
     )
-    change_settings(checkpoint / "config.json", layers("text_config", 5))
+    change_settings(checkpoint / "config.json", set_layer_count("text_config", 5))
     with pytest.raises(WeightsError, match="lacks weights"):
         load(checkpoint, unused=True)
 
