@@ -53,7 +53,7 @@ class Photo:
     def find_files(self) -> list[EncodedImage]:
         """Return its existing files, each once."""
         files = (self.folder.find(file) if self.folder and isinstance(file, str) else file for file in self.files)
-        return list(dict.fromkeys(place for place in files if not isinstance(place, str)))
+        return list(dict.fromkeys(file for file in files if not isinstance(file, str)))
 
     def find_fault(self) -> str | None:
         """Return why the image cannot be used, or None if it can."""
@@ -170,7 +170,7 @@ def _read_annotations(photos: dict[str, Photo], annotations: Path, folder: Image
 
 
 def _unreadable(content: Any, key: str, add: Callable[[Any], None]) -> dict[str, str]:
-    """Add each entry of a list; return the reason for each unreadable entry. Re-raise if all are unreadable."""
+    """Add each entry of a list and return the reason for each unreadable entry; if all are, raise the last error."""
     reasons: dict[str, str] = {}
     for index, entry in enumerate(content[key]):
         try:

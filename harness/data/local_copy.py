@@ -122,7 +122,7 @@ def read_json_text(path: Path) -> str:
 
     Raises:
         OSError: the file does not exist or is not a regular file of bounded size; `strerror` is the reason.
-        ValueError: it is not text, or has too many values for the memory: the 3 bytes `[],` become 70.
+        ValueError: it is not text, or has too many values for the memory. The 3 bytes `[],` take 70 bytes as objects.
     """
     content = read_regular(path, MOST_BYTES)
     values = sum(content.count(sign) for sign in (b"[", b"{", b",", b"\n"))

@@ -38,7 +38,7 @@ _PIXELS_AT_ONCE = 2**20
 MOST_STRETCHED = 200
 _WHITE_IS_ZERO = (262, 0)  # TIFF tag and value
 _TILE_SIDES = (322, 323)  # TIFF tags: a tile is decoded completely, even if the image is smaller
-# One thread at a time replaces Pillow's global settings while it decodes.
+# Pillow's settings are global, so only one thread at a time may replace them.
 _SETTINGS = threading.Lock()
 
 
@@ -93,8 +93,8 @@ def _decoded(source: EncodedImage) -> Image | str:
         return f"{name} is empty"
     image = _opened(content, name)
     if isinstance(image, str):
-        # Repeat without warnings, because the user's filter may turn a warning into an error. Only then: filters are
-        # global, and the warnings of a model that runs meanwhile are counted.
+        # Repeat without warnings, because the user's filter may turn a warning into an error. The first attempt keeps
+        # the filters: they are global, and the warnings of a model that runs meanwhile are counted.
         with warnings.catch_warnings(action="ignore"):
             image = _opened(content, name)
     return image

@@ -109,7 +109,8 @@ class Dataset:
         summary: a short description.
         draw: `draw(n, seed, source)` returns n samples, or fewer if there are no more. The first m are the same for
             every n >= m, so a longer run extends a shorter one.
-        samples: the number of samples in its baselines: enough for the rule to decide on recall, more for clusters.
+        samples: the number of samples in its baselines, large enough for a conclusive comparison of recall; datasets
+            with clusters need more.
         unavailable: `unavailable(source)` returns why this machine cannot read the dataset, with the remedy, or None.
         paired: True if clusters are items of two images and two captions, as in Winoground.
         regression_only: True if the paper's claims, times and controls are not evaluated on it.

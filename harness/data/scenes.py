@@ -73,7 +73,7 @@ COLOUR_JITTER = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object of a scene: its colour and shape by name, its size "small" or "large"."""
+    """An object of a scene: its colour and shape by name, its size "small" or "large"."""
 
     colour: str
     shape: str
@@ -82,7 +82,8 @@ class Thing:
     def held_out_on(self, background: str) -> bool:
         """Return True if no training scene contains this combination with the background (32 of 320 are held out).
 
-        They consist of 16 pairs of colour and shape; training shows each pair on two of the four backgrounds.
+        The 32 combinations are 16 pairs of colour and shape, each on two of the four backgrounds. The training split
+        contains these pairs on the other two backgrounds.
         """
         colour = tuple(COLOURS).index(self.colour)
         pair = (colour + SHAPES.index(self.shape)) % 5 == 0

@@ -28,7 +28,7 @@ class ValueRange:
     low: float = math.inf
     high: float = -math.inf
     finite: bool = True
-    whole: bool = True
+    integral: bool = True
     positive: int = 0
     bright: int = 0
     below: float = 0.0
@@ -38,7 +38,7 @@ class ValueRange:
         """Include the values of one part of the image, in float64."""
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         self.finite = self.finite and bool(np.isfinite(values).all())
-        self.whole = self.whole and bool((values == np.round(values)).all())
+        self.integral = self.integral and bool((values == np.round(values)).all())
         bright, dim = values[values >= 1], values[(values > 0) & (values < 1)]
         self.positive += bright.size + dim.size
         self.bright += bright.size
@@ -54,12 +54,12 @@ class ValueRange:
             raise RangeError("values that are NaN or infinite, so it is not a photograph")
         if self.low < 0:
             raise RangeError(f"values down to {self.low:g}: brightness is not negative")
-        if self.whole and LEAST_SIXTEEN <= self.high <= 65_535:
+        if self.integral and LEAST_SIXTEEN <= self.high <= 65_535:
             return 1.0, 257.0
         if self.high <= 1:
             return 255.0, 1.0
         # Most values of a high-dynamic-range image are below 1, and its maximum can be anything.
-        if self.high <= 255 and (self.whole or (self.high >= _LEAST_BRIGHTEST and self._median_is_bright())):
+        if self.high <= 255 and (self.integral or (self.high >= _LEAST_BRIGHTEST and self._median_is_bright())):
             return 1.0, 1.0
         raise RangeError(
             f"values from {self.low:g} to {self.high:g}, which are neither 0 to 1, 0 to 255 nor 0 to 65,535: save the "

@@ -40,7 +40,7 @@ _MOST_ENTRIES = 100  # with the same id
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One item: its two images and their captions; caption k describes image k.
+    """An item: its two images and their captions; caption k describes image k.
 
     `origin` is its location in the dataset. An image name or caption that is not text is None. `flaw` is the reason
     why an entry is not an example.

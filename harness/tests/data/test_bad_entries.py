@@ -1,4 +1,4 @@
-"""Entries of real lists that are wrong: one costs its own sample, and captions of two pictures are never mixed."""
+"""Faulty entries of real lists: each excludes only its own sample, and captions of two images are never mixed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def coco(directory: Path, change: Callable[[dict[str, Any]], None]) -> tuple[dic
 
 
 def caption(value: Any, *, every: bool = True) -> Callable[[dict[str, Any]], None]:
-    """Return a change that writes a value for both captions of the first photograph, or for one of them."""
+    """Return a function that sets both captions of the first photograph, or only the first caption."""
 
     def change(content: dict[str, Any]) -> None:
         for note in content["annotations"][: 2 if every else 1]:
@@ -159,7 +159,7 @@ def test_coco_is_read_in_the_encodings_of_other_systems(tmp_path: Path, encoding
 
 @needs_pyarrow
 def test_rows_with_the_same_id_are_merged_or_excluded(tmp_path: Path) -> None:
-    """Rows 1 and 1 hold the same picture, rows 2 and 2 two of them, and the captions of row 4 are none."""
+    """Both rows with id 1 hold the same image, those with id 2 different images, and row 4 has no captions."""
     names, pictures = ["1", "1", "2", "2", "3", "4"], ["1", "1", "2", "other", "3", "4"]
     captions: list[Any] = [["a dog"], ["a cat"], ["a hat"], ["a bat"], [None, "a rat"], None]
     columns = {

@@ -1,4 +1,4 @@
-"""COCO Captions in the official layout: what is read, in which order, and what is left out under its reason."""
+"""COCO Captions in the official layout: samples, their order, and the reasons of excluded samples."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_each_official_part_is_read(tmp_path: Path, part: str) -> None:
         assert sample.captions == (f"{part} {number} number 0", f"{part} {number} number 1")
         (folder / image_file_name(part, number)).write_bytes(encode_image("later", "PNG"))
         assert (np.asarray(sample.load_image()) == random_pixels("later")).all(), (
-            "the picture was opened before it was wanted"
+            "the image was opened before it was requested"
         )
 
 
@@ -102,12 +102,12 @@ def test_unusable_samples_are_listed_with_the_reason(tmp_path: Path) -> None:
 
 def test_unusable_images_after_the_last_drawn_sample_are_not_listed(tmp_path: Path) -> None:
     folder = write_split(tmp_path, "val2017", range(1, 21))
-    whole, _ = draw(tmp_path)
-    for sample in whole[::2]:
+    complete, _ = draw(tmp_path)
+    for sample in complete[::2]:
         (folder / image_file_name("val2017", int(sample.id.removeprefix("coco-")))).unlink()
     samples, left_out = draw(tmp_path, 3)
-    assert [s.id for s in samples] == [s.id for s in whole[1:6:2]]
-    assert list(left_out) == [s.id for s in whole[0:5:2]]
+    assert [s.id for s in samples] == [s.id for s in complete[1:6:2]]
+    assert list(left_out) == [s.id for s in complete[0:5:2]]
 
 
 def test_greyscale_and_cmyk_photographs_are_usable(tmp_path: Path) -> None:

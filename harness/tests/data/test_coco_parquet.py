@@ -98,7 +98,7 @@ def test_each_row_of_a_long_row_group_has_its_own_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("structure", [False, True])
 def test_images_shared_by_rows_are_read_from_a_dictionary(tmp_path: Path, structure: bool) -> None:
-    """With a row for each caption the column of pictures is a dictionary."""
+    """Tables with a row for each caption may store the image column as a dictionary."""
     import pyarrow
     import pyarrow.parquet
 
@@ -143,8 +143,8 @@ def test_a_file_that_is_not_parquet_is_an_error(tmp_path: Path) -> None:
 
 
 def without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = importlib.util.find_spec
-    monkeypatch.setattr("harness.data.parquet.find_spec", lambda name: None if name == "pyarrow" else there(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("harness.data.parquet.find_spec", lambda name: None if name == "pyarrow" else find_spec(name))
 
 
 def test_missing_pyarrow_is_an_error_with_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,10 +172,10 @@ def test_without_any_copy_the_error_names_the_remedies(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("download", [False, True])
 def test_a_snapshot_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, download: bool) -> None:
     write_rows(tmp_path / "data" / "val-00000-of-00001.parquet", [row(7, answer=["a caption"], file_name="7.jpg")])
-    asked = []
+    requests = []
 
     def find_snapshot(repository: str, kind: str, patterns: tuple[str, ...], *, download: bool) -> Snapshot:
-        asked.append((repository, kind, patterns, download))
+        requests.append((repository, kind, patterns, download))
         return Snapshot(tmp_path, "0" * 40)
 
     monkeypatch.setattr("harness.hub.cache_problem", lambda *_, **__: None)
@@ -183,7 +183,7 @@ def test_a_snapshot_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     source = Source(download=download)
     assert find_dataset("coco-captions").unavailable(source) is None
     assert [s.id for s in find_dataset("coco-captions").draw(5, 0, source)] == ["coco-7"]
-    assert asked == [("lmms-lab/COCO-Caption", "dataset", ("data/val-*.parquet",), download)]
+    assert requests == [("lmms-lab/COCO-Caption", "dataset", ("data/val-*.parquet",), download)]
 
 
 @needs_real_data
@@ -201,9 +201,9 @@ def test_real_photographs_are_the_same_in_both_hub_layouts(tmp_path: Path) -> No
     write_rows(tmp_path / "lists" / "a.parquet", lists)
     write_rows(tmp_path / "singles" / "a.parquet", singles)
     expected = {s.id: s for s in official[:12]}
-    one, other = (draw(tmp_path / name)[0] for name in ("lists", "singles"))
-    assert [s.id for s in one] == [s.id for s in other]
-    assert {s.id for s in one} == set(expected)
-    for sample in (*one, *other):
+    from_lists, from_singles = (draw(tmp_path / name)[0] for name in ("lists", "singles"))
+    assert [s.id for s in from_lists] == [s.id for s in from_singles]
+    assert {s.id for s in from_lists} == set(expected)
+    for sample in (*from_lists, *from_singles):
         assert sample.captions == expected[sample.id].captions
         assert (np.asarray(sample.load_image()) == np.asarray(expected[sample.id].load_image())).all()

@@ -1,4 +1,4 @@
-"""Honest parquet files of every kind are read."""
+"""Valid parquet files with every supported column type are read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_captions_are_read_from_every_column_type(tmp_path: Path, kind: str, opt
 def test_a_row_group_with_more_texts_than_its_dictionary_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Writers begin with a dictionary and go on without; large parts are turned into objects row by row."""
+    """Writers start with a dictionary and continue without. Large parts are converted to objects row by row."""
     import pyarrow
 
     texts = [[f"caption {row} {side}" + "!" * 500 for side in (0, 1)] for row in range(3000)]

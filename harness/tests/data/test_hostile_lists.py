@@ -1,4 +1,4 @@
-"""Hostile lists of samples: values of other types, without end, or in something that is no file."""
+"""Hostile lists of samples: wrong types, too many values, and paths that are not regular files."""
 
 from __future__ import annotations
 
@@ -66,33 +66,33 @@ def test_an_entry_with_wrong_types_excludes_its_item(tmp_path: Path, line: str, 
     assert reason in draw_error("winoground", tmp_path)
 
 
-def pipe(path: Path) -> None:
+def replace_by_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-def endless(path: Path) -> None:
+def replace_by_endless_device(path: Path) -> None:
     path.unlink()
     path.symlink_to("/dev/zero")
 
 
-def enormous(path: Path) -> None:
+def replace_by_huge_file(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1_000_000_001)
 
 
-def directory(path: Path) -> None:
+def replace_by_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
 NO_FILES = {
-    pipe: "it is a pipe or a device",
-    endless: "it is a pipe or a device",
-    enormous: "it is larger than 1,000,000,000 bytes",
-    directory: "it is a directory",
+    replace_by_pipe: "it is a pipe or a device",
+    replace_by_endless_device: "it is a pipe or a device",
+    replace_by_huge_file: "it is larger than 1,000,000,000 bytes",
+    replace_by_directory: "it is a directory",
 }
-needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and devices with paths here")
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes and devices with paths")
 
 
 @needs_pipes

@@ -1,4 +1,4 @@
-"""Hostile data sets: no name of theirs is a path, no picture of theirs fills the memory, and no id obeys a terminal."""
+"""Hostile datasets: file names that are paths, images of excessive size, and ids with control characters."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_file_name_cannot_lead_out_of_the_image_folder(tmp_path: Path, name: s
 
 
 def test_the_image_folder_and_files_in_it_may_be_links(tmp_path: Path) -> None:
-    """As in stores that keep contents apart; what they lead to is decoded as a photograph and nothing else."""
+    """Content stores link to their files. The target of a link is only ever decoded as a photograph."""
     write_coco(tmp_path / "kept", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
     (tmp_path / "kept" / "val2017" / "8.jpg").symlink_to(tmp_path / "kept" / "outside.jpg")
     (tmp_path / "kept" / "val2017" / "9.jpg").symlink_to("/etc/passwd")
@@ -77,7 +77,7 @@ def test_pipes_devices_and_oversized_files_are_not_read(tmp_path: Path) -> None:
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a picture that is said to be this large and has one row of zeros."""
+    """Return a PNG that claims this size but contains only 1,000 zero bytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -138,18 +138,18 @@ def test_ids_in_profile_messages_and_baseline_are_escaped(tmp_path: Path, capsys
     examples = [make_example(0, id=name, caption_0="a red circle", caption_1="circle a red") for name in names]
     write_jsonl(tmp_path / "data", [*examples, make_example(1, id=f"{ESCAPE}-no-pictures")])
     (tmp_path / "data" / "images" / "ex_1_img_0.png").unlink()
-    told: list[str] = []
+    lines: list[str] = []
     source = Source(tmp_path / "data")
     cache, root = tmp_path / "cache", tmp_path / "kept" / "baselines"
     profile = tiny_profile(
-        tiny_vlm(), "winoground", samples=100, source=source, cache=cache, word_order=False, say=told.append
+        tiny_vlm(), "winoground", samples=100, source=source, cache=cache, word_order=False, say=lines.append
     )
     shown = {f"winoground-{name}" for name in NAMES.values() if name != "42"}
     assert set(profile.clusters) == shown
-    assert told[0].startswith(
+    assert lines[0].startswith(
         "winoground: left out 2 (image ex_1_img_0 is missing in images/): winoground-\\x1b]0;owned"
     )
-    assert all(line.isprintable() for line in (*told, *profile.sample_ids, *profile.left_out))
+    assert all(line.isprintable() for line in (*lines, *profile.sample_ids, *profile.left_out))
     assert {path.suffix for path in cache.rglob("*") if path.is_file()} <= {".npz", ".json"}
     assert all(set(path.stem) <= set("0123456789abcdefky") for path in cache.rglob("*.*"))
     with pytest.MonkeyPatch.context() as patch:

@@ -18,7 +18,7 @@ pytestmark = needs_pyarrow
 
 
 def no_text(count: int = 2) -> Any:
-    """Texts of which the first is no UTF-8."""
+    """Return texts, the first of which is not valid UTF-8."""
     import pyarrow
 
     content = pyarrow.array([b"\xff\xfe bad", *[b"2"] * (count - 1)])
@@ -26,7 +26,7 @@ def no_text(count: int = 2) -> Any:
 
 
 def same_text(count: int, text: str = HUGE) -> Any:
-    """Return the same text, stored once."""
+    """Return an array of equal texts that is stored as one text."""
     import pyarrow
 
     return pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(count, np.int32)), pyarrow.array([text]))
@@ -40,7 +40,7 @@ def in_first_row(values: Any) -> Any:
 
 
 def extreme(kind: str) -> Any:
-    """Two values, the first one beyond what Python can represent."""
+    """Return two values, the first of which Python cannot represent."""
     import pyarrow
 
     if kind == "decimal":
@@ -106,14 +106,14 @@ def test_winoground_items_with_invalid_captions_are_excluded(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("column", ["answer", "id"])
 def test_a_text_stored_once_for_all_rows_is_counted_in_each(tmp_path: Path, column: str) -> None:
-    """200 kB that unpack to 10 GB."""
+    """The file has 200 kB and unpacks to 10 GB."""
     write_captions(tmp_path, 10_000, {column: same_text(10_000)}, store_schema=False, compression="zstd")
     assert (tmp_path / "a.parquet").stat().st_size < 200_000
     assert "bytes of captions and ids, more than the limit of 1,000,000,000" in draw_error(tmp_path)
 
 
 def test_a_repeated_text_in_a_list_is_counted_once_per_entry(tmp_path: Path) -> None:
-    """511 bytes that unpack to 100 GB, in one row."""
+    """The file has 511 bytes and unpacks to 100 GB, in one row."""
     write_captions(
         tmp_path, columns={"answer": in_first_row(same_text(100_000))}, store_schema=False, compression="zstd"
     )
@@ -127,7 +127,7 @@ def test_millions_of_empty_captions_are_not_unpacked(tmp_path: Path, monkeypatch
 
 
 def test_a_table_of_thirty_million_rows_is_refused_at_once(tmp_path: Path) -> None:
-    """In 300 kB; it took minutes."""
+    """The file has 300 kB. Reading all rows would take minutes."""
     import pyarrow
     import pyarrow.parquet
 
@@ -164,7 +164,7 @@ def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_false_row_count_is_an_error_with_one_sentence(tmp_path: Path) -> None:
-    """A footer that says 10^12 rows, in the file's count or in that of its row group."""
+    """The footer claims 10^12 rows, for the file or for its row group."""
     write_captions(tmp_path, ROWS)
     path = tmp_path / "a.parquet"
     content = path.read_bytes()
@@ -179,7 +179,7 @@ def test_a_false_row_count_is_an_error_with_one_sentence(tmp_path: Path) -> None
 
 
 def varint(number: int) -> bytes:
-    """Return a number as a footer has it: seven bits in a byte, the lowest first."""
+    """Return a number in the encoding of the footer: seven bits per byte, lowest bits first."""
     parts = []
     while number > 127:
         parts.append(number & 127 | 128)
@@ -224,13 +224,13 @@ def test_deeply_nested_lists_are_an_error_with_one_sentence(tmp_path: Path, dept
     for _ in range(depth):
         kind = pyarrow.list_(kind)
     write_captions(tmp_path, columns={"answer": pyarrow.nulls(2, kind)})
-    # pyarrow itself has a bound, which its releases word in different ways.
+    # pyarrow has its own limit, and the wording of its message depends on the release.
     assert ("nested too deep" if depth < 100 else "cannot be read as parquet (") in draw_error(tmp_path)
 
 
 @pytest.mark.parametrize("footer", [True, False], ids=["whole", "columns"])
 def test_an_encrypted_file_is_an_error_with_one_sentence(tmp_path: Path, footer: bool) -> None:
-    """Asked about an encrypted column, pyarrow ends the whole process."""
+    """Querying the metadata of an encrypted column would crash pyarrow's process."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""File names whose folder, case or level is not that of the files: which file is meant, or where it lies."""
+"""Lookup of file names that differ from the files in folder, case or level."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_an_exact_match_of_the_name_is_preferred(tmp_path: Path) -> None:
 
 
 def reason(folder: ImageFolder, name: str) -> str:
-    place = folder.find(name)
-    assert isinstance(place, Absent)
+    file = folder.find(name)
+    assert isinstance(file, Absent)
     with pytest.raises(DataError):
-        place.read_bytes()
-    return place.reason
+        file.read_bytes()
+    return file.reason
 
 
 def test_an_ambiguous_name_matches_no_file(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_an_ambiguous_name_matches_no_file(tmp_path: Path) -> None:
 
 
 def test_an_image_of_another_part_is_not_used(tmp_path: Path) -> None:
-    """Numbers are given anew in every part, so a file of that name in another one is another picture."""
+    """Each part numbers its images separately, so the same name in another part is another image."""
     folder = folder_with(tmp_path, "2.jpg", "b/1.jpg")
     write_images(folder.root / "val2017", {"3.jpg": b"", "1.jpg": b""})
     assert reason(folder, "a/1.jpg").startswith("a/1.jpg is missing in train2017/")
@@ -112,10 +112,10 @@ def test_a_directory_too_high_or_too_low_is_an_error_that_names_the_right_one(tm
             DataError, match=f"the directory that contains annotations/: there is {tmp_path / 'data/coco'}"
         ):
             draw("coco-captions", given)
-    lying = tmp_path / "data" / "coco" / "a" / "b"
-    lying.mkdir(parents=True)
-    (tmp_path / "data" / "coco" / "train2017").rename(lying / "train2017")
-    with pytest.raises(DataError, match=f"unpack .* into .*: there is {lying / 'train2017'}"):
+    nested = tmp_path / "data" / "coco" / "a" / "b"
+    nested.mkdir(parents=True)
+    (tmp_path / "data" / "coco" / "train2017").rename(nested / "train2017")
+    with pytest.raises(DataError, match=f"unpack .* into .*: there is {nested / 'train2017'}"):
         draw("coco-captions", tmp_path / "data" / "coco")
 
 

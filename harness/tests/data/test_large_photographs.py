@@ -1,4 +1,4 @@
-"""Pictures that are made to fill the memory or to take for ever, and large ones, which are decoded within bounds."""
+"""Large images are decoded within memory bounds, and images built to exhaust memory or time are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.data.value_range import RangeError, ValueRange
 from harness.tests.support.photographs import MemoryFile, png_chunk, random_pixels
 
 SIDE = 10_000
-# Prints the most memory in bytes that a process of its own takes to decode a picture.
+# Prints the peak memory in bytes of a separate process that decodes an image.
 DECODE = """
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ print(1024 * int(line.split()[1]))
 
 
 def sixteen_bits(width: int, height: int, channels: int) -> bytes:
-    """Return a PNG of 16 bits a channel, bright at its right end; written row by row, so that it takes no memory."""
+    """Return a PNG of 16 bits per channel, brightest at the right; written by rows to save memory."""
     row = np.repeat(np.linspace(0, 65_535, width).astype(">u2"), channels).tobytes()
     packer = zlib.compressobj(1)
     data = b"".join(packer.compress(b"\0" + row) for _ in range(height)) + packer.flush()
@@ -42,14 +42,14 @@ def sixteen_bits(width: int, height: int, channels: int) -> bytes:
 
 
 def same_value(mode: str, kind: str, **options: str) -> bytes:
-    """Return a picture of one value, packed."""
+    """Return a compressed image in which all pixels are equal."""
     file = io.BytesIO()
     Image.new(mode, (SIDE, SIDE), 1 if mode == "F" else None).save(file, kind, **options)
     return file.getvalue()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc that says how much memory was taken")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system has no /proc with the peak memory")
 @pytest.mark.parametrize("mode", ["grey", "rgb", "rgba", "float", "cmyk", "transparent"])
 def test_an_image_of_a_hundred_megapixels_is_decoded_within_the_memory_bound(tmp_path: Path, mode: str) -> None:
     channels = {"grey": 1, "rgb": 3, "rgba": 4}
@@ -61,15 +61,15 @@ def test_an_image_of_a_hundred_megapixels_is_decoded_within_the_memory_bound(tmp
     )
     (tmp_path / "a").write_bytes(content)
     run = [sys.executable, "-c", DECODE, str(tmp_path / "a")]
-    taken = int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
-    assert taken < 1.2e9
+    peak = int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    assert peak < 1.2e9
 
 
 def test_sixteen_bit_values_are_converted_in_strips() -> None:
-    place = MemoryFile(sixteen_bits(4000, 4000, 1))
+    source = MemoryFile(sixteen_bits(4000, 4000, 1))
     tracemalloc.start()
     try:
-        picture = decode_image(place)
+        picture = decode_image(source)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -78,7 +78,7 @@ def test_sixteen_bit_values_are_converted_in_strips() -> None:
 
 
 def as_file(mode: str) -> bytes:
-    """Return a picture with other values in every row."""
+    """Return an encoded image with different values in every row."""
     wide = random_pixels("a", 40)[..., 0].astype(np.float64)
     file = io.BytesIO()
     if mode in ("L", "LA", "P", "1", "RGB", "RGBA", "CMYK"):
@@ -107,10 +107,10 @@ MODES = ["L", "LA", "P", "1", "RGB", "RGBA", "CMYK", "sixteen", "negative", "tur
 
 @pytest.mark.parametrize("mode", [*MODES, "shares", "levels", "fractions"])
 def test_decoding_in_strips_gives_the_same_image(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.asarray(decode_image(MemoryFile(as_file(mode))))
+    expected = np.asarray(decode_image(MemoryFile(as_file(mode))))
     for pixels_at_once in (1, 40 * 7, 40 * 39):
         monkeypatch.setattr(decoding, "_PIXELS_AT_ONCE", pixels_at_once)
-        assert (np.asarray(decode_image(MemoryFile(as_file(mode)))) == whole).all()
+        assert (np.asarray(decode_image(MemoryFile(as_file(mode)))) == expected).all()
 
 
 @pytest.mark.parametrize("parts", [1, 2, 7])
@@ -130,7 +130,7 @@ def test_the_median_is_computed_over_all_strips(parts: int, median: float, count
 
 
 def progressive(scans: int) -> bytes:
-    """Return a progressive JPEG of 16 x 16 grey pixels with this many scans of nothing."""
+    """Return a progressive JPEG of 16 x 16 grey pixels with this many empty scans."""
 
     def segment(marker: int, content: bytes) -> bytes:
         return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
@@ -163,7 +163,7 @@ def test_the_scan_limit_holds_for_a_jpeg_with_further_images() -> None:
     file, plain = io.BytesIO(), Image.fromarray(random_pixels("a"))
     plain.save(file, "MPO", save_all=True, append_images=[plain])
     index = file.getvalue()
-    # The segment APP2 behind the start of the picture lists the pictures.
+    # The APP2 segment after the start of the image lists the images.
     length = index.index(b"\xff\xe2") + 2
     listed = index[length - 2 : length + int.from_bytes(index[length : length + 2], "big")]
     for scans, reason in ((30, None), (1000, "held has more than 1,000 scans, so it is not a photograph")):
@@ -182,7 +182,7 @@ def test_a_tile_larger_than_a_photograph_is_not_decoded() -> None:
 
 
 def test_webp_has_its_own_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its decoder takes 16 bytes a pixel beside the picture."""
+    """The WebP decoder needs 16 bytes per pixel in addition to the image."""
     file = io.BytesIO()
     Image.fromarray(random_pixels("a")).save(file, "WEBP")
     assert find_fault(MemoryFile(file.getvalue())) is None

@@ -22,8 +22,8 @@ def swap_kind(item: tuple[Scene, Scene]) -> Swap:
 
 @given(indices, seeds)
 def test_every_caption_of_a_pair_has_the_same_words_in_another_order(index: int, seed: int) -> None:
-    zero, one = order_item(index, seed)
-    for a, b in zip(zero.captions(), one.captions(), strict=True):
+    first, second = order_item(index, seed)
+    for a, b in zip(first.captions(), second.captions(), strict=True):
         words_a, words_b = (re.findall("[a-z]+", text.lower()) for text in (a, b))
         # The article follows its noun ("an orange"), so both of its forms count as one word.
         assert Counter("a" if w == "an" else w for w in words_a) == Counter("a" if w == "an" else w for w in words_b)
@@ -32,13 +32,13 @@ def test_every_caption_of_a_pair_has_the_same_words_in_another_order(index: int,
 
 @given(indices, seeds)
 def test_both_sides_belong_to_the_test_split_and_share_background_and_relation(index: int, seed: int) -> None:
-    zero, one = order_item(index, seed)
-    assert zero.held_out
-    assert one.held_out
-    assert (zero.relations, zero.background, zero.seed) == (one.relations, one.background, one.seed)
-    if swap_kind((zero, one)) == "colours":
-        assert [t.shape for t in zero.things] == [t.shape for t in one.things]
-        assert [t.colour for t in zero.things] == [t.colour for t in one.things][::-1]
+    first, second = order_item(index, seed)
+    assert first.held_out
+    assert second.held_out
+    assert (first.relations, first.background, first.seed) == (second.relations, second.background, second.seed)
+    if swap_kind((first, second)) == "colours":
+        assert [t.shape for t in first.things] == [t.shape for t in second.things]
+        assert [t.colour for t in first.things] == [t.colour for t in second.things][::-1]
 
 
 def test_both_kinds_of_swap_occur_equally_often() -> None:
@@ -47,8 +47,8 @@ def test_both_kinds_of_swap_occur_equally_often() -> None:
 
 
 @given(seeds, st.integers(0, 15), st.integers(0, 9))
-def test_a_longer_draw_extends_a_shorter_one_and_keeps_the_pairs(seed: int, n: int, more: int) -> None:
-    short, long = scenes_order(n, seed), scenes_order(n + more, seed)
+def test_a_longer_draw_extends_a_shorter_one_and_keeps_the_pairs(seed: int, n: int, extra: int) -> None:
+    short, long = scenes_order(n, seed), scenes_order(n + extra, seed)
     assert len(short) == n
     assert [(s.id, s.captions) for s in short] == [(s.id, s.captions) for s in long[:n]]
     for k, sample in enumerate(long):
@@ -58,7 +58,7 @@ def test_a_longer_draw_extends_a_shorter_one_and_keeps_the_pairs(seed: int, n: i
 
 
 def test_the_images_of_a_pair_differ_only_at_the_objects() -> None:
-    zero, one = find_dataset("scenes-order").draw(2, 0, Source())
-    a, b = (np.asarray(s.load_image(), dtype=int) for s in (zero, one))
+    first, second = find_dataset("scenes-order").draw(2, 0, Source())
+    a, b = (np.asarray(s.load_image(), dtype=int) for s in (first, second))
     differs = (np.abs(a - b).max(axis=2) > 12).mean()
     assert 0.01 < differs < 0.5

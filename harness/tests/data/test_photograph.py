@@ -24,7 +24,7 @@ from harness.tests.support.photographs import (
 )
 
 
-def seen(path: Path) -> np.ndarray:
+def decoded_pixels(path: Path) -> np.ndarray:
     picture = decode_image(path)
     assert picture.mode == "RGB"
     assert find_fault(path) is None
@@ -33,20 +33,20 @@ def seen(path: Path) -> np.ndarray:
 
 def test_an_rgb_file_is_decoded_unchanged(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode_image("a"))
-    assert (seen(tmp_path / "a.png") == random_pixels("a")).all()
+    assert (decoded_pixels(tmp_path / "a.png") == random_pixels("a")).all()
 
 
 def test_greyscale_is_copied_to_three_channels(tmp_path: Path) -> None:
     grey = random_pixels("a")[..., 0]
     Image.fromarray(grey).save(tmp_path / "a.png")
-    assert (seen(tmp_path / "a.png") == grey[..., None]).all()
+    assert (decoded_pixels(tmp_path / "a.png") == grey[..., None]).all()
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
     grey = random_pixels("a")[..., 0]
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"a.{suffix}")
-    assert (seen(tmp_path / f"a.{suffix}") == grey[..., None]).all()
+    assert (decoded_pixels(tmp_path / f"a.{suffix}") == grey[..., None]).all()
 
 
 GREY = random_pixels("a")[..., 0].astype(np.float64)
@@ -65,7 +65,7 @@ GREY = random_pixels("a")[..., 0].astype(np.float64)
 )
 def test_values_are_scaled_by_their_range(tmp_path: Path, values: np.ndarray) -> None:
     Image.fromarray(values).save(tmp_path / "a.tif")
-    assert (seen(tmp_path / "a.tif") == GREY[..., None]).all()
+    assert (decoded_pixels(tmp_path / "a.tif") == GREY[..., None]).all()
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_values_of_an_unknown_range_are_refused_with_a_reason(tmp_path: Path, va
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_eight_bit_levels_in_sixteen_bits_are_not_decoded_as_black(tmp_path: Path, suffix: str) -> None:
-    """Eight-bit levels are taken as such; ten to fourteen bits cannot be told from a dark photograph."""
+    """Eight-bit levels are used unscaled; ten to fourteen bits are indistinguishable from a dark photograph."""
     levels = GREY.astype(np.uint16)
     Image.fromarray(levels).save(tmp_path / f"a.{suffix}")
-    assert (seen(tmp_path / f"a.{suffix}") == GREY[..., None]).all()
+    assert (decoded_pixels(tmp_path / f"a.{suffix}") == GREY[..., None]).all()
     Image.fromarray(levels * 16).save(tmp_path / f"b.{suffix}")
     assert (find_fault(tmp_path / f"b.{suffix}") or "").startswith(
         f"b.{suffix} has values from 0 to 4080, which are neither"
@@ -99,37 +99,37 @@ def test_eight_bit_levels_in_sixteen_bits_are_not_decoded_as_black(tmp_path: Pat
 
 @pytest.mark.parametrize(("factor", "reason"), [(257, None), (16, "below 4,096 of"), (1, "below 256 of")])
 def test_a_sixteen_bit_colour_image_must_use_its_full_range(factor: int, reason: str | None) -> None:
-    """Pillow keeps the upper eight bits of these, so others are black or nearly so."""
+    """Pillow keeps only the upper eight bits, so values of a smaller range become almost black."""
     rows = b"".join(b"\0" + (row.astype(np.uint16) * factor).astype(">u2").tobytes() for row in random_pixels("a"))
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0))
-    place = MemoryFile(
+    source = MemoryFile(
         b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
     )
     if reason:
-        assert reason in (find_fault(place) or "")
+        assert reason in (find_fault(source) or "")
     else:
-        assert (np.asarray(decode_image(place)) == random_pixels("a")).all()
+        assert (np.asarray(decode_image(source)) == random_pixels("a")).all()
 
 
 @pytest.mark.parametrize("values", [(255 - GREY) * 257, 1 - GREY / 255], ids=["integers", "floats"])
 def test_an_image_stored_with_white_as_zero_is_inverted(tmp_path: Path, values: np.ndarray) -> None:
     kind = np.uint16 if values.max() > 1 else np.float32
     Image.fromarray(values.astype(kind)).save(tmp_path / "a.tif", tiffinfo={262: 0})
-    assert (seen(tmp_path / "a.tif") == GREY[..., None]).all()
+    assert (decoded_pixels(tmp_path / "a.tif") == GREY[..., None]).all()
 
 
 def test_a_png_with_an_unwritten_second_half_is_broken() -> None:
-    """As a download leaves it that reserves the space first; Pillow decodes it without a word."""
-    whole = encode_image("a", "PNG")
-    reason = find_fault(MemoryFile(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))) or ""
+    """An interrupted download that reserves space first leaves such a file; Pillow decodes it without an error."""
+    complete = encode_image("a", "PNG")
+    reason = find_fault(MemoryFile(complete[: len(complete) // 2] + bytes(len(complete) - len(complete) // 2))) or ""
     assert reason.startswith("held is broken or truncated (broken PNG file")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_unreadable_exif_data_does_not_change_the_image(tmp_path: Path, kind: str) -> None:
-    more = {"lossless": True} if kind == "WEBP" else {}
-    Image.fromarray(random_pixels("a")).save(tmp_path / "a", kind, exif=b"Exif\0\0garbage", **more)
-    assert (seen(tmp_path / "a") == random_pixels("a")).all()
+    options = {"lossless": True} if kind == "WEBP" else {}
+    Image.fromarray(random_pixels("a")).save(tmp_path / "a", kind, exif=b"Exif\0\0garbage", **options)
+    assert (decoded_pixels(tmp_path / "a") == random_pixels("a")).all()
 
 
 def test_a_too_elongated_image_is_refused(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_global_settings_of_pillow_do_not_change_the_result(
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    whole = encode_image("a", kind)
-    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "whole.jpg").write_bytes(whole)
+    complete = encode_image("a", kind)
+    (tmp_path / "half.jpg").write_bytes(complete[: len(complete) // 2])
+    (tmp_path / "whole.jpg").write_bytes(complete)
     assert (find_fault(tmp_path / "half.jpg") or "").startswith("half.jpg is broken or truncated")
     assert find_fault(tmp_path / "whole.jpg") is None
     assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, 10)
@@ -156,12 +156,12 @@ def test_global_settings_of_pillow_do_not_change_the_result(
 
 def test_cmyk_is_converted_to_the_original_colours(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (200, 40, 90)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
-    assert np.abs(seen(tmp_path / "a.jpg") - (200, 40, 90)).max() <= 6
+    assert np.abs(decoded_pixels(tmp_path / "a.jpg") - (200, 40, 90)).max() <= 6
 
 
 def test_a_palette_image_is_decoded_to_its_colours(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), (12, 200, 77)).quantize(4).save(tmp_path / "a.png")
-    assert (seen(tmp_path / "a.png") == (12, 200, 77)).all()
+    assert (decoded_pixels(tmp_path / "a.png") == (12, 200, 77)).all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -169,7 +169,7 @@ def test_transparent_pixels_are_white(tmp_path: Path, mode: str) -> None:
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
     image.paste((0, 0, 0, 0), (0, 0, 8, 4))
     image.convert(mode).save(tmp_path / "a.png")
-    picture = seen(tmp_path / "a.png")
+    picture = decoded_pixels(tmp_path / "a.png")
     assert (picture[:4] == 255).all()
     assert (picture[4:] == 0).all()
 
@@ -178,17 +178,17 @@ def test_transparent_pixels_are_white(tmp_path: Path, mode: str) -> None:
 def test_the_exif_orientation_is_applied(tmp_path: Path, orientation: int, turns: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    lying = random_pixels("a")[:16]
-    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
-    upright = np.rot90(lying, turns)
-    assert seen(tmp_path / "a.png").shape == upright.shape
-    assert (seen(tmp_path / "a.png") == upright).all()
+    stored = random_pixels("a")[:16]
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    upright = np.rot90(stored, turns)
+    assert decoded_pixels(tmp_path / "a.png").shape == upright.shape
+    assert (decoded_pixels(tmp_path / "a.png") == upright).all()
 
 
 def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250)))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
-    assert (seen(tmp_path / "a.gif") == (250, 0, 0)).all()
+    assert (decoded_pixels(tmp_path / "a.gif") == (250, 0, 0)).all()
 
 
 def test_a_warning_of_pillow_is_not_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -196,12 +196,12 @@ def test_a_warning_of_pillow_is_not_a_fault(monkeypatch: pytest.MonkeyPatch, tmp
     (tmp_path / "a.png").write_bytes(encode_image("a"))
     with pytest.warns(Image.DecompressionBombWarning), Image.open(tmp_path / "a.png"):
         pass
-    assert (seen(tmp_path / "a.png") == random_pixels("a")).all()
+    assert (decoded_pixels(tmp_path / "a.png") == random_pixels("a")).all()
 
 
 @pytest.mark.parametrize("action", ["always", "error"])
 def test_warning_filters_change_only_if_warnings_are_errors(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
-    """Pictures are decoded in a thread beside a model whose warnings are counted."""
+    """Images are decoded in a thread while a model runs whose warnings are counted."""
     filters: list[str] = []
 
     def warn(image: Image.Image, *, in_place: bool) -> None:
@@ -247,8 +247,8 @@ WHOLE = {kind: encode_image("a", kind) for kind in ("JPEG", "PNG", "GIF", "TIFF"
 @given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8))
 def test_damaged_bytes_give_an_image_or_a_reason(kind: str, damage: list[tuple[int, int]]) -> None:
     content = bytearray(WHOLE[kind])
-    for place, value in damage:
-        content[place % len(content)] = value
+    for position, value in damage:
+        content[position % len(content)] = value
     with warnings.catch_warnings(action="error"):
         reason = find_fault(MemoryFile(bytes(content)))
         if reason is None:
@@ -260,7 +260,7 @@ def test_damaged_bytes_give_an_image_or_a_reason(kind: str, damage: list[tuple[i
 @needs_real_data
 def test_real_photographs_look_the_same_in_every_mode(tmp_path: Path) -> None:
     path = min((find_real_data("coco") / "train2017").glob("*.jpg"))
-    plain = seen(path)
+    plain = decoded_pixels(path)
     assert plain.std() > 20
     for mode, bound in (("CMYK", 1), ("RGBA", 0), ("L", None)):
         file = io.BytesIO()

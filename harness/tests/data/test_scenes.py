@@ -21,7 +21,7 @@ seeds = st.integers(min_value=0, max_value=10**6)
 
 
 def digest(n: int, seed: int) -> str:
-    """What a draw holds, pictures, ids and captions."""
+    """Return a hash of the images, ids and captions of a draw."""
     total = hashlib.sha256()
     for sample in scenes(n, seed):
         total.update(np.asarray(sample.load_image()).tobytes())
@@ -30,33 +30,33 @@ def digest(n: int, seed: int) -> str:
 
 
 def test_images_are_the_same_in_every_process() -> None:
-    """Python's own hash differs between processes, so nothing may hang on it."""
+    """Python's built-in hash differs between processes, so no seed may depend on it."""
     code = "from harness.tests.data.test_scenes import digest; print(digest(12, 7))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest(12, 7)
 
 
 def test_scenes_are_unchanged_since_the_baselines_were_recorded() -> None:
-    """Constants on purpose: a change of the scenes makes every stored baseline and the trained eyes worthless."""
+    """A change of the scenes would invalidate the stored baselines and the trained vision tower and projector."""
     drawn = "\n".join(str(scene(index, 0, split)) for split in ("train", "test") for index in range(50))
-    found = hashlib.sha256(drawn.encode()).hexdigest()
-    assert found == "fe18694ed260957616046b999fe288733b385daa981984ed6086a51672d1912d"
+    digest_of_scenes = hashlib.sha256(drawn.encode()).hexdigest()
+    assert digest_of_scenes == "fe18694ed260957616046b999fe288733b385daa981984ed6086a51672d1912d"
     assert scene(0, 0).captions()[0] == "A large orange ring left of a large yellow heart."
 
 
 @given(seeds, st.integers(0, 12), st.integers(0, 12))
-def test_a_longer_draw_extends_a_shorter_one(seed: int, n: int, more: int) -> None:
-    short, long = scenes(n, seed), scenes(n + more, seed)
+def test_a_longer_draw_extends_a_shorter_one(seed: int, n: int, extra: int) -> None:
+    short, long = scenes(n, seed), scenes(n + extra, seed)
     assert [(s.id, s.captions, s.cluster) for s in short] == [(s.id, s.captions, s.cluster) for s in long[:n]]
     assert all(np.array_equal(a.load_image(), b.load_image()) for a, b in list(zip(short, long, strict=False))[:2])
 
 
 @given(indices, seeds)
 def test_splits_share_no_combination_and_no_image_seed(index: int, seed: int) -> None:
-    seen, unseen = scene(index, seed, "train"), scene(index, seed, "test")
-    assert not any(thing.held_out_on(seen.background) for thing in seen.things)
-    assert any(thing.held_out_on(unseen.background) for thing in unseen.things)
-    assert seen.seed != unseen.seed
+    training, held_out = scene(index, seed, "train"), scene(index, seed, "test")
+    assert not any(thing.held_out_on(training.background) for thing in training.things)
+    assert any(thing.held_out_on(held_out.background) for thing in held_out.things)
+    assert training.seed != held_out.seed
 
 
 def test_a_tenth_of_the_combinations_is_held_out_and_includes_every_value() -> None:
@@ -67,7 +67,7 @@ def test_a_tenth_of_the_combinations_is_held_out_and_includes_every_value() -> N
 
 
 def test_the_training_split_contains_every_pair_of_colour_and_shape() -> None:
-    """Only with a background is a combination held out: a pair never met in words would be a matter of language."""
+    """Only combinations with a background are held out; an unseen pair would test the language model instead."""
     shown = {(t.colour, t.shape) for k in range(1500) for t in scene(k, 0, "train").things}
     assert shown == {(c, s) for c in COLOURS for s in SHAPES}
 
@@ -105,15 +105,15 @@ def test_objects_are_in_raster_order_and_differ(index: int, seed: int) -> None:
 @given(indices, seeds)
 @settings(max_examples=30)
 def test_every_object_is_painted_at_its_placement(index: int, seed: int) -> None:
-    """Paint of the thing's own shade covers a good part of its disc, and hardly anything outside of all discs."""
+    """The object's colour fills much of its disc, and almost all pixels outside every disc are background."""
     truth = scene(index, seed)
     pixels = np.asarray(truth.render(), dtype=float)
     y, x = np.mgrid[0:SIDE, 0:SIDE] + 0.5
     outside = np.ones((SIDE, SIDE), dtype=bool)
-    for place in truth.placements():
-        disc = np.hypot(x - place.x, y - place.y) <= place.radius * 1.35 + 1
-        painted = np.abs(pixels - place.rgb).max(axis=2) < 25
-        assert painted[disc].sum() > 0.3 * np.pi * place.radius**2
+    for placement in truth.placements():
+        disc = np.hypot(x - placement.x, y - placement.y) <= placement.radius * 1.35 + 1
+        painted = np.abs(pixels - placement.rgb).max(axis=2) < 25
+        assert painted[disc].sum() > 0.3 * np.pi * placement.radius**2
         outside &= ~disc
     ground = np.asarray(BACKGROUNDS[truth.background])
     assert (np.abs(pixels - ground).max(axis=2) < 40)[outside].mean() > 0.999
@@ -135,14 +135,18 @@ def test_captions_name_every_object_and_the_first_is_in_raster_order(index: int,
 
 
 def test_captions_of_one_two_and_three_objects() -> None:
-    one, two, three = (Thing("orange", "ring", "large"), Thing("blue", "star", "small"), Thing("red", "cross", "small"))
-    assert Scene((one,), (), "gray", 0).captions()[0] == "A large orange ring on a gray background."
-    pair = Scene((one, two), ("left",), "gray", 0).captions()
+    first, second, third = (
+        Thing("orange", "ring", "large"),
+        Thing("blue", "star", "small"),
+        Thing("red", "cross", "small"),
+    )
+    assert Scene((first,), (), "gray", 0).captions()[0] == "A large orange ring on a gray background."
+    pair = Scene((first, second), ("left",), "gray", 0).captions()
     assert pair[:2] == (
         "A large orange ring left of a small blue star.",
         "A small blue star right of a large orange ring.",
     )
-    assert Scene((one, two, three), ("above", "right"), "gray", 0).captions()[0] == (
+    assert Scene((first, second, third), ("above", "right"), "gray", 0).captions()[0] == (
         "An orange ring above a blue star, with a red cross right of it."
     )
     with pytest.raises(ValueError, match="not 4"):

@@ -1,4 +1,4 @@
-"""The scenes of several sizes and instruction lengths: shapes, balance, and the same on every machine."""
+"""Scenes of several sizes and instruction lengths: sizes, balance, and equality on every machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N = 64
 
 
 def test_scenes_varied_is_unchanged_since_the_baselines_were_recorded() -> None:
-    """Constants on purpose: a change of the pictures or prompts makes the stored baselines worthless."""
+    """A change of the images or prompts would invalidate the stored baselines."""
     total = hashlib.sha256()
     for index, sample in enumerate(scenes_varied(N, 0)):
         total.update("\n".join((sample.id, sample.instruction, *sample.captions, str(varied_scene(index, 0)))).encode())
@@ -60,12 +60,12 @@ def test_objects_lie_inside_images_of_every_size(size: tuple[int, int]) -> None:
         truth = varied_scene(index, 0)
         pixels = np.asarray(truth.render(size), dtype=float)
         assert pixels.shape == (height, width, 3)
-        for place in truth.placements(size):
-            assert 0.8 * place.radius < min(place.x, place.y, width - place.x, height - place.y)
+        for placement in truth.placements(size):
+            assert 0.8 * placement.radius < min(placement.x, placement.y, width - placement.x, height - placement.y)
             y, x = np.mgrid[0:height, 0:width] + 0.5
-            disc = np.hypot(x - place.x, y - place.y) <= place.radius * 1.35 + 1
-            painted = np.abs(pixels - place.rgb).max(axis=2) < 25
-            assert painted[disc].sum() > 0.3 * np.pi * place.radius**2
+            disc = np.hypot(x - placement.x, y - placement.y) <= placement.radius * 1.35 + 1
+            painted = np.abs(pixels - placement.rgb).max(axis=2) < 25
+            assert painted[disc].sum() > 0.3 * np.pi * placement.radius**2
 
 
 def test_the_square_size_gives_the_images_of_scenes() -> None:
@@ -75,14 +75,14 @@ def test_the_square_size_gives_the_images_of_scenes() -> None:
 
 
 def test_the_resampling_filter_changes_resized_images_of_these_sizes() -> None:
-    """Both leave the square pictures of `scenes` as they are, so only this dataset shows them."""
+    """The square images of `scenes` are not resized, so only this dataset reveals such a change."""
     square = scene(0, 0).render()
     assert square.resize((SIDE, SIDE), Image.Resampling.BILINEAR).tobytes() == square.tobytes()
     for sample in scenes_varied(len(SIZES), 0):
         picture = sample.load_image()
-        ways = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)
-        one, other = (np.asarray(picture.resize((SIDE, SIDE), way), dtype=int) for way in ways)
-        assert np.abs(one - other).max() > 3
+        filters = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)
+        bicubic, bilinear = (np.asarray(picture.resize((SIDE, SIDE), resampling), dtype=int) for resampling in filters)
+        assert np.abs(bicubic - bilinear).max() > 3
 
 
 def test_a_longer_draw_extends_a_shorter_one_and_each_id_is_its_cluster() -> None:

@@ -51,8 +51,8 @@ def test_content_words_of_scene_captions_are_visible_properties() -> None:
 
 def test_both_sides_of_a_word_order_item_have_the_same_content_words() -> None:
     samples = scenes_order(40, 2)
-    for zero, one in zip(samples[::2], samples[1::2], strict=True):
-        assert content_words(zero.captions) == content_words(one.captions)
+    for first, second in zip(samples[::2], samples[1::2], strict=True):
+        assert content_words(first.captions) == content_words(second.captions)
 
 
 def test_accents_and_ligatures_are_normalised() -> None:
