@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -24,20 +25,22 @@ MARGIN = declared_margins(phase_curve()).curve
 BASELINE = draw_curves(phase_curve(), 64, seed=100)
 
 
-def judged(now: FloatArray, baseline: FloatArray = BASELINE, *, paired: bool = True) -> Agreement:
-    return judge_agreement(now, baseline, MARGIN, paired=paired, alpha_diff=ALPHA)
+def judged(measured: FloatArray, baseline: FloatArray = BASELINE, *, paired: bool = True) -> Agreement:
+    return judge_agreement(measured, baseline, MARGIN, paired=paired, alpha_diff=ALPHA)
 
 
-def literal_verdict(now: FloatArray, baseline: FloatArray, margin: float, alpha: float, *, paired: bool) -> Verdict:
+def literal_verdict(
+    measured: FloatArray, baseline: FloatArray, margin: float, alpha: float, *, paired: bool
+) -> Verdict:
     """Return the rule layer by layer, with scipy's own t intervals and the bound c."""
     if paired:
-        covariance, df = np.cov((now - baseline).T), np.full(now.shape[1], len(now) - 1.0)
-        tests = [stats.ttest_rel(a, b) for a, b in zip(now.T, baseline.T, strict=True)]
+        covariance, df = np.cov((measured - baseline).T), np.full(measured.shape[1], len(measured) - 1.0)
+        tests = [stats.ttest_rel(a, b) for a, b in zip(measured.T, baseline.T, strict=True)]
     else:
-        covariance = np.cov(now.T) / len(now) + np.cov(baseline.T) / len(baseline)
-        tests = [stats.ttest_ind(a, b, equal_var=False) for a, b in zip(now.T, baseline.T, strict=True)]
+        covariance = np.cov(measured.T) / len(measured) + np.cov(baseline.T) / len(baseline)
+        tests = [stats.ttest_ind(a, b, equal_var=False) for a, b in zip(measured.T, baseline.T, strict=True)]
         df = np.array([test.df for test in tests])
-    difference = now.mean(axis=0) - baseline.mean(axis=0)
+    difference = measured.mean(axis=0) - baseline.mean(axis=0)
     error = difference / np.array([test.statistic for test in tests])
     critical = simultaneous_bound(covariance, float(df.min()), alpha)
     if (np.abs(difference) - critical * error > margin).any():
@@ -51,64 +54,65 @@ def test_the_level_verdict_is_that_of_the_literal_rule(paired: bool) -> None:
     seen = set()
     for seed in range(18):
         baseline = draw_curves(phase_curve(), 48, seed)
-        now = add_rerun_noise(baseline, seed, sd=0.05) if paired else draw_curves(phase_curve(), 60, seed + 50, sd=0.06)
-        now = now + (0.0, 0.02, 0.12)[seed % 3] * np.sin(np.arange(POINTS) / 4.0)
+        rerun, drawn = add_rerun_noise(baseline, seed, sd=0.05), draw_curves(phase_curve(), 60, seed + 50, sd=0.06)
+        measured = (rerun if paired else drawn) + (0.0, 0.02, 0.12)[seed % 3] * np.sin(np.arange(POINTS) / 4.0)
         margin = (0.02, 0.05)[seed % 2]
-        found = judge_agreement(now, baseline, margin, paired=paired, alpha_diff=ALPHA, shape=False)
-        assert found.verdict is literal_verdict(now, baseline, margin, ALPHA, paired=paired)
-        assert found.mean.paired is paired
-        seen.add(found.verdict)
+        agreement = judge_agreement(measured, baseline, margin, paired=paired, alpha_diff=ALPHA, shape=False)
+        assert agreement.verdict is literal_verdict(measured, baseline, margin, ALPHA, paired=paired)
+        assert agreement.mean.paired is paired
+        seen.add(agreement.verdict)
     assert seen == {Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE}
 
 
 def test_the_same_numbers_reproduce() -> None:
-    found = judged(BASELINE + 5e-4)
-    assert (found.verdict, found.reproduced, found.beyond_tolerance, found.layers) == (Verdict.REPRODUCES, True, 0, ())
-    assert found.compared == 64
-    assert found.level.verdict is Verdict.EQUIVALENT
+    agreement = judged(BASELINE + 5e-4)
+    assert (agreement.verdict, agreement.reproduced) == (Verdict.REPRODUCES, True)
+    assert (agreement.beyond_tolerance, agreement.layers) == (0, ())
+    assert agreement.compared == 64
+    assert agreement.level.verdict is Verdict.EQUIVALENT
 
 
 def test_a_coarser_data_type_is_equivalent_and_names_the_worst_samples() -> None:
-    now = BASELINE.copy()
-    now[5, 9] += 0.02
-    now[40, 12] -= 0.03
-    found = judged(now)
-    assert (found.verdict, found.reproduced, found.beyond_tolerance) == (Verdict.EQUIVALENT, False, 2)
-    assert found.layers == (9, 12)
-    assert [(w.index, w.layer) for w in found.worst_samples] == [(40, 12), (5, 9)]
-    assert found.worst_samples[0].amount == pytest.approx(-0.03)
-    assert found.largest == pytest.approx(0.03)
+    measured = BASELINE.copy()
+    measured[5, 9] += 0.02
+    measured[40, 12] -= 0.03
+    agreement = judged(measured)
+    assert (agreement.verdict, agreement.reproduced, agreement.beyond_tolerance) == (Verdict.EQUIVALENT, False, 2)
+    assert agreement.layers == (9, 12)
+    assert [(w.index, w.layer) for w in agreement.worst_samples] == [(40, 12), (5, 9)]
+    assert agreement.worst_samples[0].amount == pytest.approx(-0.03)
+    assert agreement.largest == pytest.approx(0.03)
 
 
 def test_the_tolerance_may_differ_between_samples() -> None:
-    now = BASELINE + np.where(np.arange(64) < 32, 0.004, 0.0)[:, None]
+    measured = BASELINE + np.where(np.arange(64) < 32, 0.004, 0.0)[:, None]
     strict, loose = (Tolerance(tuple(np.where(np.arange(64) < 32, wide, 1e-3))) for wide in (0.001, 0.005))
     verdicts = [
-        judge_agreement(now, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=t).verdict
+        judge_agreement(measured, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=t).verdict
         for t in (strict, loose)
     ]
     assert verdicts == [Verdict.EQUIVALENT, Verdict.REPRODUCES]
     with pytest.raises(ValueError, match="amounts for 64 samples"):
-        judge_agreement(now, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=Tolerance((0.1, 0.2)))
+        judge_agreement(measured, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=Tolerance((0.1, 0.2)))
 
 
 def test_reproduction_is_not_asked_of_another_data_type() -> None:
-    found = judge_agreement(
+    agreement = judge_agreement(
         BASELINE, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, reproducible=False, reason="bfloat16 now"
     )
-    assert (found.verdict, found.reproduced, found.reason) == (Verdict.EQUIVALENT, None, "bfloat16 now")
+    assert (agreement.verdict, agreement.reproduced, agreement.reason) == (Verdict.EQUIVALENT, None, "bfloat16 now")
 
 
 def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> None:
-    found = judged(BASELINE[np.roll(np.arange(64), 1)])
-    assert found.reproduced is False
-    assert found.beyond_tolerance == 64
-    assert found.mean.effect == pytest.approx(0.0, abs=1e-12)
-    assert found.verdict in (Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
+    agreement = judged(BASELINE[np.roll(np.arange(64), 1)])
+    assert agreement.reproduced is False
+    assert agreement.beyond_tolerance == 64
+    assert agreement.mean.effect == pytest.approx(0.0, abs=1e-12)
+    assert agreement.verdict in (Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
-    ("now", "layers"),
+    ("measured", "layers"),
     [
         (add_rerun_noise(draw_curves(shift_curve(phase_curve(), 2.0), 64, seed=100), 1), {5, 6, 9, 10, 11}),
         (
@@ -120,16 +124,16 @@ def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> No
     ],
     ids=["shift by two layers", "flattened phase", "scale", "offset"],
 )
-def test_real_changes_differ_at_their_layers(now: FloatArray, layers: set[int]) -> None:
-    found = judged(now)
-    assert (found.verdict, found.reproduced, found.mean.view) == (Verdict.DIFFERS, False, View.LEVEL)
-    assert layers <= set(found.layers)
-    assert found.mean.layer in found.layers
-    assert found.mean.effect == pytest.approx((now - BASELINE).mean(axis=0)[found.mean.layer])
-    assert found.mean.interval[0] < found.mean.effect < found.mean.interval[1]
-    assert min(np.abs(found.mean.interval)) > found.mean.margin == MARGIN
-    assert found.mean.confidence == 1.0 - ALPHA / 2
-    assert 1 <= len(found.worst_samples) <= 5
+def test_real_changes_differ_at_their_layers(measured: FloatArray, layers: set[int]) -> None:
+    agreement = judged(measured)
+    assert (agreement.verdict, agreement.reproduced, agreement.mean.view) == (Verdict.DIFFERS, False, View.LEVEL)
+    assert layers <= set(agreement.layers)
+    assert agreement.mean.layer in agreement.layers
+    assert agreement.mean.effect == pytest.approx((measured - BASELINE).mean(axis=0)[agreement.mean.layer])
+    assert agreement.mean.interval[0] < agreement.mean.effect < agreement.mean.interval[1]
+    assert min(np.abs(agreement.mean.interval)) > agreement.mean.margin == MARGIN
+    assert agreement.mean.confidence == 1.0 - ALPHA / 2
+    assert 1 <= len(agreement.worst_samples) <= 5
 
 
 def test_the_shape_is_judged_apart_from_the_level() -> None:
@@ -145,9 +149,9 @@ def test_the_shape_is_judged_apart_from_the_level() -> None:
 def test_a_constant_difference_beyond_the_margin_differs() -> None:
     moved = BASELINE.copy()
     moved[:, 3] = BASELINE[:, 3] + 0.2
-    found = judged(moved)
-    assert (found.verdict, found.layers, found.mean.layer) == (Verdict.DIFFERS, (3,), 3)
-    assert found.mean.interval == pytest.approx((0.2, 0.2))
+    agreement = judged(moved)
+    assert (agreement.verdict, agreement.layers, agreement.mean.layer) == (Verdict.DIFFERS, (3,), 3)
+    assert agreement.mean.interval == pytest.approx((0.2, 0.2))
     constant, other = np.zeros((40, 5)), np.zeros((40, 5))
     other[:, 2] = 0.5
     assert judge_agreement(other, constant, 0.1, paired=True, alpha_diff=ALPHA, shape=False).layers == (2,)
@@ -182,52 +186,53 @@ def test_an_undecided_comparison_says_how_many_samples_would_decide() -> None:
 def test_on_the_margin_no_number_of_samples_decides() -> None:
     difference = np.random.default_rng(1).standard_normal((64, 4)) * 0.05
     difference += 0.02 - difference.mean(axis=0)
-    found = judge_agreement(difference, np.zeros((64, 4)), 0.02, paired=True, alpha_diff=ALPHA, shape=False)
-    assert (found.verdict, found.mean.n_needed) == (Verdict.INCONCLUSIVE, None)
+    agreement = judge_agreement(difference, np.zeros((64, 4)), 0.02, paired=True, alpha_diff=ALPHA, shape=False)
+    assert (agreement.verdict, agreement.mean.n_needed) == (Verdict.INCONCLUSIVE, None)
 
 
 def test_few_pairs_are_compared_as_unpaired_but_may_reproduce() -> None:
     few = BASELINE[:16]
-    found = judge_agreement(few, few, MARGIN, paired=True, alpha_diff=ALPHA)
-    assert (found.verdict, found.mean.paired, found.level.verdict) == (Verdict.REPRODUCES, False, Verdict.INCONCLUSIVE)
+    agreement = judge_agreement(few, few, MARGIN, paired=True, alpha_diff=ALPHA)
+    assert (agreement.verdict, agreement.mean.paired) == (Verdict.REPRODUCES, False)
+    assert agreement.level.verdict is Verdict.INCONCLUSIVE
     assert judge_agreement(few + 0.005, few, MARGIN, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
 
 
 def test_an_undecided_change_is_placed_where_samples_moved_and_not_where_the_mean_is_uncertain() -> None:
     few = BASELINE[:16]
-    found = judge_agreement(few + 0.005 * (np.arange(POINTS) >= 20), few, MARGIN, paired=True, alpha_diff=ALPHA)
-    assert (found.verdict, found.reproduced) == (Verdict.INCONCLUSIVE, False)
-    assert found.layers == tuple(range(20, POINTS))
+    agreement = judge_agreement(few + 0.005 * (np.arange(POINTS) >= 20), few, MARGIN, paired=True, alpha_diff=ALPHA)
+    assert (agreement.verdict, agreement.reproduced) == (Verdict.INCONCLUSIVE, False)
+    assert agreement.layers == tuple(range(20, POINTS))
 
 
 def test_samples_of_one_cluster_count_once() -> None:
-    doubled, now = np.repeat(BASELINE, 2, axis=0), np.repeat(add_rerun_noise(BASELINE, 9), 2, axis=0)
+    doubled, measured = np.repeat(BASELINE, 2, axis=0), np.repeat(add_rerun_noise(BASELINE, 9), 2, axis=0)
     labels = [i // 2 for i in range(128)]
-    found = judge_agreement(now, doubled, MARGIN, paired=True, alpha_diff=ALPHA, clusters=labels)
-    assert found.level == judged(add_rerun_noise(BASELINE, 9)).level
-    assert (found.mean.n, found.compared) == (64, 128)
+    agreement = judge_agreement(measured, doubled, MARGIN, paired=True, alpha_diff=ALPHA, clusters=labels)
+    assert agreement.level == judged(add_rerun_noise(BASELINE, 9)).level
+    assert (agreement.mean.n, agreement.compared) == (64, 128)
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_order_of_samples_does_not_matter(paired: bool) -> None:
-    now, order = add_rerun_noise(BASELINE, 3, sd=0.05), np.random.default_rng(0).permutation(64)
-    assert judged(now[order], BASELINE[order], paired=paired).level == judged(now, paired=paired).level
+    measured, order = add_rerun_noise(BASELINE, 3, sd=0.05), np.random.default_rng(0).permutation(64)
+    assert judged(measured[order], BASELINE[order], paired=paired).level == judged(measured, paired=paired).level
     if not paired:
-        assert judged(now, BASELINE[order], paired=False) == judged(now, paired=False)
+        assert judged(measured, BASELINE[order], paired=False) == judged(measured, paired=False)
 
 
 def test_recall_that_stays_or_is_lost() -> None:
     baseline = draw_recalls(128, seed=0)
     same = judge_recall(baseline, baseline, paired=True, alpha_diff=ALPHA)
     assert (same.verdict, same.shape) == (Verdict.REPRODUCES, None)
-    one = baseline.copy()
-    one[3, 30] = 0.0 if baseline[3, 30] else 1.0
-    assert judge_recall(one, baseline, paired=True, alpha_diff=ALPHA).verdict is Verdict.REPRODUCES
+    changed = baseline.copy()
+    changed[3, 30] = 0.0 if baseline[3, 30] else 1.0
+    assert judge_recall(changed, baseline, paired=True, alpha_diff=ALPHA).verdict is Verdict.REPRODUCES
     lost = np.clip(baseline - 0.125, 0.0, 1.0)
-    found = judge_recall(lost, baseline, paired=True, alpha_diff=ALPHA)
-    assert (found.verdict, found.reproduced) == (Verdict.DIFFERS, False)
-    assert 30 in found.layers
-    assert found.mean.effect < -0.05
+    agreement = judge_recall(lost, baseline, paired=True, alpha_diff=ALPHA)
+    assert (agreement.verdict, agreement.reproduced) == (Verdict.DIFFERS, False)
+    assert 30 in agreement.layers
+    assert agreement.mean.effect < -0.05
 
 
 def test_recall_lost_in_few_samples_is_not_called_equivalent_too_early() -> None:
@@ -235,8 +240,8 @@ def test_recall_lost_in_few_samples_is_not_called_equivalent_too_early() -> None
     two = np.zeros((128, POINTS))
     two[:2, 20] = 0.125
     for n, verdict in ((40, Verdict.INCONCLUSIVE), (128, Verdict.EQUIVALENT)):
-        found = judge_recall(two[:n], np.zeros((n, POINTS)), paired=True, alpha_diff=ALPHA)
-        assert (found.verdict, found.reproduced) == (verdict, False)
+        agreement = judge_recall(two[:n], np.zeros((n, POINTS)), paired=True, alpha_diff=ALPHA)
+        assert (agreement.verdict, agreement.reproduced) == (verdict, False)
     undecided = judge_recall(two[:40], np.zeros((40, POINTS)), paired=True, alpha_diff=ALPHA)
     assert undecided.mean.n_needed is not None
     # One sample of 0.5 among n has mean 0.5 / n and standard error 0.5 / n: 0.5 (1 + t) / n < 0.02.
@@ -245,9 +250,9 @@ def test_recall_lost_in_few_samples_is_not_called_equivalent_too_early() -> None
 
 def test_a_difference_that_one_sample_could_undo_is_undecided() -> None:
     base = np.zeros((33, 4))
-    now = base.copy()
-    now[:, -1] = 0.021
-    assert judge_recall(now, base, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
+    measured = base.copy()
+    measured[:, -1] = 0.021
+    assert judge_recall(measured, base, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
 
 
 def test_combined_verdicts() -> None:
@@ -257,7 +262,7 @@ def test_combined_verdicts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "margin", "message"),
+    ("measured", "margin", "message"),
     [
         (BASELINE[:, :-1], MARGIN, "not the same model"),
         (BASELINE[:-1], MARGIN, "same samples"),
@@ -267,34 +272,28 @@ def test_combined_verdicts() -> None:
     ],
     ids=["points", "samples", "nan", "margin", "one curve"],
 )
-def test_what_cannot_be_compared_is_refused(now: FloatArray, margin: float, message: str) -> None:
+def test_what_cannot_be_compared_is_refused(measured: FloatArray, margin: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        judge_agreement(now, BASELINE, margin, paired=True, alpha_diff=ALPHA)
+        judge_agreement(measured, BASELINE, margin, paired=True, alpha_diff=ALPHA)
 
 
 def test_a_verdict_is_quick_and_repeats() -> None:
-    now = add_rerun_noise(BASELINE, 0)
-    judged(now)
+    measured = add_rerun_noise(BASELINE, 0)
+    judged(measured)
     begin = time.process_time()
-    found = judged(now)
+    agreement = judged(measured)
     assert time.process_time() - begin < 1.0
-    assert found == judged(now)
+    assert agreement == judged(measured)
 
 
 @given(seed=st.integers(0, 10_000), add=st.floats(-1.0, 1.0), power=st.integers(-4, 4), paired=st.booleans())
 @settings(max_examples=12, deadline=None)
 def test_a_change_of_units_changes_no_verdict(seed: int, add: float, power: int, paired: bool) -> None:
     baseline, unit = draw_curves(phase_curve(), 40, seed), 2.0**power
-    now = add_rerun_noise(baseline, seed, sd=0.05) + 0.04 * np.sin(np.arange(POINTS) / 3.0)
-    one = judge_agreement(now, baseline, 0.03, paired=paired, alpha_diff=ALPHA)
-    other = judge_agreement(unit * now + add, unit * baseline + add, 0.03 * unit, paired=paired, alpha_diff=ALPHA)
-    assert (one.verdict, one.layers, one.mean.layer, one.mean.n_needed) == (
-        other.verdict,
-        other.layers,
-        other.mean.layer,
-        other.mean.n_needed,
-    )
-    assert other.mean.effect == pytest.approx(unit * one.mean.effect)
-    assert other.mean.interval == pytest.approx(
-        (unit * one.mean.interval[0], unit * one.mean.interval[1]), rel=0.02, abs=1e-9
-    )
+    measured = add_rerun_noise(baseline, seed, sd=0.05) + 0.04 * np.sin(np.arange(POINTS) / 3.0)
+    original = judge_agreement(measured, baseline, 0.03, paired=paired, alpha_diff=ALPHA)
+    other = judge_agreement(unit * measured + add, unit * baseline + add, 0.03 * unit, paired=paired, alpha_diff=ALPHA)
+    decided = attrgetter("verdict", "layers", "mean.layer", "mean.n_needed")
+    assert decided(original) == decided(other)
+    assert other.mean.effect == pytest.approx(unit * original.mean.effect)
+    assert other.mean.interval == pytest.approx(tuple(unit * end for end in original.mean.interval), rel=0.02, abs=1e-9)

@@ -16,42 +16,48 @@ BASELINE = draw_curves(phase_curve(), 64, seed=100)
 
 
 def test_the_same_curves_have_no_shift() -> None:
-    found = judge_boundaries(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA)
-    assert (found.verdict, found.paired, found.n, found.start) == (Verdict.EQUIVALENT, True, 64, 1)
-    assert [shift.kind for shift in found.shifts] == [BoundaryKind.TURNING_POINT] * 3 + [BoundaryKind.HALF_HEIGHT] * 4
-    assert [shift.index for shift in found.shifts] == [1, 2, 3, 1, 2, 3, 4]
-    assert all(shift.effect == 0.0 and shift.interval == (0.0, 0.0) for shift in found.shifts)
-    assert [shift.margin for shift in found.shifts] == [1.0] * 3 + [0.5] * 4
+    agreement = judge_boundaries(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA)
+    assert (agreement.verdict, agreement.paired, agreement.n, agreement.start) == (Verdict.EQUIVALENT, True, 64, 1)
+    assert [shift.kind for shift in agreement.shifts] == [BoundaryKind.TURNING_POINT] * 3 + [
+        BoundaryKind.HALF_HEIGHT
+    ] * 4
+    assert [shift.index for shift in agreement.shifts] == [1, 2, 3, 1, 2, 3, 4]
+    assert all(shift.effect == 0.0 and shift.interval == (0.0, 0.0) for shift in agreement.shifts)
+    assert [shift.margin for shift in agreement.shifts] == [1.0] * 3 + [0.5] * 4
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_effects_are_differences_of_the_means(paired: bool) -> None:
-    now = draw_curves(shift_curve(phase_curve(), 2.0), 64, seed=3)
-    found = judge_boundaries(now, BASELINE, paired=paired, alpha_diff=ALPHA)
-    one, other = now.mean(axis=0), BASELINE.mean(axis=0)
-    points = np.subtract(turning_points(one, 4), turning_points(other, 4))
-    heights = half_heights(one, turning_points(one, 4)) - half_heights(other, turning_points(other, 4))
-    np.testing.assert_allclose([shift.effect for shift in found.shifts], [*points, *heights])
+    measured = draw_curves(shift_curve(phase_curve(), 2.0), 64, seed=3)
+    agreement = judge_boundaries(measured, BASELINE, paired=paired, alpha_diff=ALPHA)
+    measured_mean, baseline_mean = measured.mean(axis=0), BASELINE.mean(axis=0)
+    points = np.subtract(turning_points(measured_mean, 4), turning_points(baseline_mean, 4))
+    heights = half_heights(measured_mean, turning_points(measured_mean, 4)) - half_heights(
+        baseline_mean, turning_points(baseline_mean, 4)
+    )
+    np.testing.assert_allclose([shift.effect for shift in agreement.shifts], [*points, *heights])
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_shift_of_two_layers_differs(paired: bool) -> None:
     mean = shift_curve(phase_curve(), 2.0)
-    now = draw_curves(mean, 64, seed=100 if paired else 101)
-    found = judge_boundaries(add_rerun_noise(now, 1), BASELINE, paired=paired, alpha_diff=ALPHA)
-    assert found.verdict is Verdict.DIFFERS
-    middle = found.shifts[4]
+    measured = draw_curves(mean, 64, seed=100 if paired else 101)
+    agreement = judge_boundaries(add_rerun_noise(measured, 1), BASELINE, paired=paired, alpha_diff=ALPHA)
+    assert agreement.verdict is Verdict.DIFFERS
+    middle = agreement.shifts[4]
     assert (middle.kind, middle.index, middle.verdict) == (BoundaryKind.HALF_HEIGHT, 2, Verdict.DIFFERS)
     assert middle.effect == pytest.approx(2.0, abs=0.5)
     assert middle.interval[0] > middle.margin
-    assert found.decisive.verdict is Verdict.DIFFERS
+    assert agreement.decisive.verdict is Verdict.DIFFERS
 
 
 def test_a_turning_point_may_move_by_its_margin_but_not_by_more() -> None:
     for layers, verdict in ((1, Verdict.EQUIVALENT), (2, Verdict.DIFFERS)):
         edges = (0, EDGES[1] + layers, *EDGES[2:])
-        found = judge_boundaries(draw_curves(phase_curve(edges), 64, seed=100), BASELINE, paired=True, alpha_diff=ALPHA)
-        first = found.shifts[0]
+        agreement = judge_boundaries(
+            draw_curves(phase_curve(edges), 64, seed=100), BASELINE, paired=True, alpha_diff=ALPHA
+        )
+        first = agreement.shifts[0]
         assert (first.effect, first.verdict) == (float(layers), verdict)
 
 
@@ -66,31 +72,31 @@ def test_nothing_changed_raises_no_alarm(mean: FloatArray) -> None:
 
 def test_half_heights_that_do_not_exist_are_undecided() -> None:
     flat = np.full((40, 12), 0.3)
-    found = judge_boundaries(flat, flat, paired=True, alpha_diff=ALPHA)
-    assert found.verdict is Verdict.INCONCLUSIVE
-    assert np.isnan(found.decisive.effect)
-    assert found.decisive.n_needed is None
+    agreement = judge_boundaries(flat, flat, paired=True, alpha_diff=ALPHA)
+    assert agreement.verdict is Verdict.INCONCLUSIVE
+    assert np.isnan(agreement.decisive.effect)
+    assert agreement.decisive.n_needed is None
 
 
 def test_weak_data_are_undecided_and_say_how_many_would_do() -> None:
     weak = draw_curves(phase_curve(), 40, seed=1, sd=0.25, adjacent=0.3)
-    found = judge_boundaries(
+    agreement = judge_boundaries(
         weak, draw_curves(phase_curve(), 40, seed=2, sd=0.25, adjacent=0.3), paired=False, alpha_diff=ALPHA
     )
-    assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.decisive.verdict is Verdict.INCONCLUSIVE
-    assert any(shift.n_needed is not None and shift.n_needed > 40 for shift in found.shifts)
+    assert agreement.verdict is Verdict.INCONCLUSIVE
+    assert agreement.decisive.verdict is Verdict.INCONCLUSIVE
+    assert any(shift.n_needed is not None and shift.n_needed > 40 for shift in agreement.shifts)
 
 
 def test_order_and_clusters() -> None:
-    now, order = add_rerun_noise(BASELINE, 0, sd=0.02), np.random.default_rng(1).permutation(64)
-    found = judge_boundaries(now, BASELINE, paired=True, alpha_diff=ALPHA)
-    assert judge_boundaries(now[order], BASELINE[order], paired=True, alpha_diff=ALPHA) == found
+    measured, order = add_rerun_noise(BASELINE, 0, sd=0.02), np.random.default_rng(1).permutation(64)
+    agreement = judge_boundaries(measured, BASELINE, paired=True, alpha_diff=ALPHA)
+    assert judge_boundaries(measured[order], BASELINE[order], paired=True, alpha_diff=ALPHA) == agreement
     labels = [i // 2 for i in range(128)]
     twice = judge_boundaries(
-        np.repeat(now, 2, axis=0), np.repeat(BASELINE, 2, axis=0), paired=True, alpha_diff=ALPHA, clusters=labels
+        np.repeat(measured, 2, axis=0), np.repeat(BASELINE, 2, axis=0), paired=True, alpha_diff=ALPHA, clusters=labels
     )
-    assert twice == found
+    assert twice == agreement
 
 
 def test_curves_of_other_models_are_refused() -> None:

@@ -34,12 +34,12 @@ def bump(first: int, last: int, height: float) -> np.ndarray:
 def test_a_curve_lies_above_its_control_where_it_was_raised() -> None:
     real = curves(0)
     other = real - bump(3, 19, 0.08) + bump(25, 30, 0.05) + 0.004 * np.random.default_rng(1).standard_normal(real.shape)
-    found = curve_difference(difference_rows(real, other), "noise")
-    assert found.above == tuple(range(3, 20))
-    assert found.below == tuple(range(25, 31))
-    assert found.highest == pytest.approx(0.08, abs=0.003)
-    assert found.lowest == pytest.approx(-0.05, abs=0.003)
-    assert (found.control, found.margin, found.n) == ("noise", MIN_CONTROL_DIFFERENCE, N)
+    difference = curve_difference(difference_rows(real, other), "noise")
+    assert difference.above == tuple(range(3, 20))
+    assert difference.below == tuple(range(25, 31))
+    assert difference.highest == pytest.approx(0.08, abs=0.003)
+    assert difference.lowest == pytest.approx(-0.05, abs=0.003)
+    assert (difference.control, difference.margin, difference.n) == ("noise", MIN_CONTROL_DIFFERENCE, N)
 
 
 def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
@@ -47,8 +47,8 @@ def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
     for seed in range(200):
         real = curves(seed)
         other = real + 0.03 * np.random.default_rng(1000 + seed).standard_normal(real.shape)
-        found = curve_difference(difference_rows(real, other), "noise", margin=0.0)
-        alarms += bool(found.above or found.below)
+        difference = curve_difference(difference_rows(real, other), "noise", margin=0.0)
+        alarms += bool(difference.above or difference.below)
     # At most 1 % by design: 9 or more of 200 have a chance of 1 in 2,500.
     assert alarms <= 8
 
@@ -56,12 +56,12 @@ def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
 def test_a_rise_beyond_a_control_is_a_paired_difference_of_rises() -> None:
     real, other = curves(0), draw_curves(phase_curve(), N, 5, sd=0.02)
     rise = (real[:, 24] - real[:, 15]) - (other[:, 24] - other[:, 15])
-    found = rise_difference(difference_rows(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
+    difference = rise_difference(difference_rows(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
     interval = stats.ttest_1samp(rise, 0.0).confidence_interval(0.99)
-    assert found.effect == pytest.approx(rise.mean())
-    assert found.interval == pytest.approx((interval.low, interval.high))
+    assert difference.effect == pytest.approx(rise.mean())
+    assert difference.interval == pytest.approx((interval.low, interval.high))
     wider = rise_difference(difference_rows(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=True)
-    assert wider.interval[0] < found.interval[0] < found.interval[1] < wider.interval[1]
+    assert wider.interval[0] < difference.interval[0] < difference.interval[1] < wider.interval[1]
 
 
 @given(st.integers(0, 500), st.integers(2, 4))
@@ -69,10 +69,10 @@ def test_the_order_of_the_samples_does_not_matter(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     real, other = rng.standard_normal((2, 12, 6))
     clusters, order = [row // size for row in range(12)], rng.permutation(12)
-    one = difference_rows(real, other, clusters)
+    in_order = difference_rows(real, other, clusters)
     turned = difference_rows(real[order], other[order], [clusters[row] for row in order])
-    np.testing.assert_array_equal(one, turned)
-    assert len(one) == len(set(clusters))
+    np.testing.assert_array_equal(in_order, turned)
+    assert len(in_order) == len(set(clusters))
 
 
 def test_a_control_of_other_samples_is_refused() -> None:
@@ -91,9 +91,9 @@ def reading() -> PhaseReading:
 
 def test_every_claim_says_what_it_shows_beyond_each_control(reading: PhaseReading) -> None:
     claims = {name: judge(reading) for name, judge in CLAIMS.items()}
-    whole = {curve.control: curve for curve in claims["four-phases"].curve_differences}
-    assert whole["noise"].above == tuple(range(10, 31))
-    assert (whole["blank"].above, whole["blank"].below) == ((), ())
+    curves = {curve.control: curve for curve in claims["four-phases"].curve_differences}
+    assert curves["noise"].above == tuple(range(10, 31))
+    assert (curves["blank"].above, curves["blank"].below) == ((), ())
     third = {difference.control: difference for difference in claims["inter-modal"].control_differences}
     assert claims["inter-modal"].verdict is ClaimVerdict.HOLDS
     # The bump covers both ends of phase III: the rise is the control's as well.

@@ -31,8 +31,8 @@ def short(fall: float = 0.2) -> FloatArray:
     return phase_curve((0, 4, 8, 12, 16), (0.1, 0.5, 0.5 - fall, 0.7, 0.3))
 
 
-def found_of(found: IntervalAgreement, phase: int, question: Question) -> IntervalFinding:
-    return next(one for one in found.findings if (one.phase, one.question) == (phase, question))
+def found_of(agreement: IntervalAgreement, phase: int, question: Question) -> IntervalFinding:
+    return next(finding for finding in agreement.findings if (finding.phase, finding.question) == (phase, question))
 
 
 def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
@@ -45,9 +45,11 @@ def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
 
     def bound(rows: FloatArray, alpha: float, inside: tuple[int, int] | None = None) -> float:
         first, last = inside or (0, points - 1)
-        kept = np.array([(s - first, t - first) for s, t in pairs if first <= s and t <= last])
+        selected = np.array([(s - first, t - first) for s, t in pairs if first <= s and t <= last])
         covariance = np.cov(rows[:, first : last + 1].T)
-        return simultaneous_bound(covariance, n - 1, alpha, pairs=(kept[:, 0], kept[:, 1]), two_sided=inside is None)
+        return simultaneous_bound(
+            covariance, n - 1, alpha, pairs=(selected[:, 0], selected[:, 1]), two_sided=inside is None
+        )
 
     def reach(rows: FloatArray, s: int, t: int, critical: float) -> tuple[float, float]:
         rise = rows[:, t] - rows[:, s]
@@ -64,9 +66,9 @@ def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
         critical = bound(rows, alpha[0], (first, last))
         for s, t in pairs:
             if first <= s and t <= last:
-                rise, one = reach(rows, s, t, critical)
+                rise, lower = reach(rows, s, t, critical)
                 upper = reach(rows, s, t, float(stats.t.isf(alpha[1], n - 1)))[1]
-                drops.append((-direction * rise - one, -direction * rise + upper, s, t))
+                drops.append((-direction * rise - lower, -direction * rise + upper, s, t))
         margin = max(0.01, 0.05 * spread)
         lowest, highest = max(drops, key=lambda d: d[0]), max(drops, key=lambda d: d[1])
         if lowest[0] > margin:
@@ -78,20 +80,20 @@ def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
     verdicts: list[Verdict | None] = []
     for phase in range(4):
         first, last, direction = edges[phase], edges[phase + 1], (1, -1)[phase % 2]
-        for asked in (presence, monotonicity):
-            then, now, strictly = (
-                asked(rows, first, last, direction, alpha)
+        for questions in (presence, monotonicity):
+            baseline, measured, strictly = (
+                questions(rows, first, last, direction, alpha)
                 for rows, alpha in ((y, (0.01, 0.025)), (x, (0.01, 0.025)), (x, (ALPHA / 8, ALPHA / 8)))
             )
             looked = [(first, last)]
-            if asked is monotonicity:
+            if questions is monotonicity:
                 looked = [(s, t) for s, t in pairs if first <= s and t <= last]
             still = all(sum(np.abs(reach(x - y, s, t, small))) <= 2 * noise for s, t in looked)
-            s, t = then[1:] if then[0] == "violated" else strictly[1:]
+            s, t = baseline[1:] if baseline[0] == "violated" else strictly[1:]
             moved, width = reach(x - y, s, t, change)
-            if not then[0]:
+            if not baseline[0]:
                 verdicts.append(None)
-            elif now[0] == then[0] or still:
+            elif measured[0] == baseline[0] or still:
                 verdicts.append(Verdict.EQUIVALENT)
             elif strictly[0] and abs(moved) - width > 2 * noise:
                 verdicts.append(Verdict.DIFFERS)
@@ -111,13 +113,15 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
             (0.035, 0.05, 0.2, 0.055, 0.03),
         ]
     ):
-        then, now = (
-            np.interp(np.arange(17), (0, 2, 3, 5, 8, 12, 16), (0.1, 0.4, 0.4 - one, 0.6, 0.6 - other, 0.8, 0.3))
-            for one, other in ((dip, fall), (now_dip, now_fall))
+        baseline, measured = (
+            np.interp(
+                np.arange(17), (0, 2, 3, 5, 8, 12, 16), (0.1, 0.4, 0.4 - dip_size, 0.6, 0.6 - fall_size, 0.8, 0.3)
+            )
+            for dip_size, fall_size in ((dip, fall), (now_dip, now_fall))
         )
-        y = draw_curves(then, 48, seed, sd=sd)
-        x = add_rerun_noise(y - then + now, seed + 50, sd=5e-3)
-        verdicts = [one.verdict for one in judge_intervals(x, y, paired=True, alpha_diff=ALPHA).findings]
+        y = draw_curves(baseline, 48, seed, sd=sd)
+        x = add_rerun_noise(y - baseline + measured, seed + 50, sd=5e-3)
+        verdicts = [finding.verdict for finding in judge_intervals(x, y, paired=True, alpha_diff=ALPHA).findings]
         assert verdicts == literal(x, y, 1e-3)
         seen.update(verdicts)
     assert seen == {None, Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE}
@@ -125,35 +129,46 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_same_phases_stay(paired: bool) -> None:
-    now = add_rerun_noise(BASELINE, 1) if paired else draw_curves(phase_curve(), 64, seed=101)
-    found = judge_intervals(now, BASELINE, paired=paired, alpha_diff=ALPHA)
-    assert (found.verdict, found.paired, found.n, found.n_baseline) == (Verdict.EQUIVALENT, paired, 64, 64)
-    assert [(one.phase, one.question) for one in found.findings] == [(p, q) for p in (1, 2, 3, 4) for q in Question]
-    assert {(one.baseline, one.measured) for one in found.findings} == {
+    measured = add_rerun_noise(BASELINE, 1) if paired else draw_curves(phase_curve(), 64, seed=101)
+    agreement = judge_intervals(measured, BASELINE, paired=paired, alpha_diff=ALPHA)
+    assert (agreement.verdict, agreement.paired, agreement.n, agreement.n_baseline) == (
+        Verdict.EQUIVALENT,
+        paired,
+        64,
+        64,
+    )
+    assert [(finding.phase, finding.question) for finding in agreement.findings] == [
+        (p, q) for p in (1, 2, 3, 4) for q in Question
+    ]
+    assert {(finding.baseline, finding.measured) for finding in agreement.findings} == {
         (Presence.PRESENT, Presence.PRESENT),
         (Monotonicity.MONOTONE, Monotonicity.MONOTONE),
     }
     layers = [(0, 7, 1), (7, 15, -1), (15, 24, 1), (24, 30, -1)]
-    assert [(one.first, one.last, one.direction) for one in found.findings[::2]] == layers
+    assert [(finding.first, finding.last, finding.direction) for finding in agreement.findings[::2]] == layers
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) -> None:
-    whole, flat = phase_curve(), phase_curve(heights=(0.10, 0.45, 0.44, 0.65, 0.40))
-    for then, now, answers in (
-        (whole, flat, (Presence.PRESENT, Presence.ABSENT)),
-        (flat, whole, (Presence.ABSENT, Presence.PRESENT)),
+    full, flat = phase_curve(), phase_curve(heights=(0.10, 0.45, 0.44, 0.65, 0.40))
+    for baseline, measured, answers in (
+        (full, flat, (Presence.PRESENT, Presence.ABSENT)),
+        (flat, full, (Presence.ABSENT, Presence.PRESENT)),
     ):
-        y = draw_curves(then, 64, seed=1, sd=0.03)
-        x = draw_curves(now, 64, seed=1 if paired else 2, sd=0.03)
-        found = judge_intervals(x, y, paired=paired, alpha_diff=ALPHA)
-        second = found_of(found, 2, Question.PRESENCE)
-        assert found.verdict is second.verdict is Verdict.DIFFERS
+        y = draw_curves(baseline, 64, seed=1, sd=0.03)
+        x = draw_curves(measured, 64, seed=1 if paired else 2, sd=0.03)
+        agreement = judge_intervals(x, y, paired=paired, alpha_diff=ALPHA)
+        second = found_of(agreement, 2, Question.PRESENCE)
+        assert agreement.verdict is second.verdict is Verdict.DIFFERS
         assert (second.baseline, second.measured) == answers
-        at = (second.first, second.last)
-        assert (second.layers, second.direction, second.margin) == (at, -1, pytest.approx(0.1 * np.ptp(y.mean(0))))
-        assert second.effect == pytest.approx(x.mean(0)[at[0]] - x.mean(0)[at[1]])
-        assert second.before == pytest.approx(y.mean(0)[at[0]] - y.mean(0)[at[1]])
+        position = (second.first, second.last)
+        assert (second.layers, second.direction, second.margin) == (
+            position,
+            -1,
+            pytest.approx(0.1 * np.ptp(y.mean(0))),
+        )
+        assert second.effect == pytest.approx(x.mean(0)[position[0]] - x.mean(0)[position[1]])
+        assert second.before == pytest.approx(y.mean(0)[position[0]] - y.mean(0)[position[1]])
         assert second.change == pytest.approx(second.effect - second.before)
         assert second.change_interval[0] <= second.change <= second.change_interval[1]
 
@@ -162,35 +177,35 @@ def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) 
 def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -> None:
     smooth = phase_curve()
     dented = smooth - np.where((np.arange(31) >= 19) & (np.arange(31) <= 20), 0.16, 0.0)
-    for then, now, answers in (
+    for baseline, measured, answers in (
         (smooth, dented, (Monotonicity.MONOTONE, Monotonicity.VIOLATED)),
         (dented, smooth, (Monotonicity.VIOLATED, Monotonicity.MONOTONE)),
     ):
-        y = draw_curves(then, 64, seed=3, sd=0.03)
-        x = draw_curves(now, 64, seed=3 if paired else 4, sd=0.03)
+        y = draw_curves(baseline, 64, seed=3, sd=0.03)
+        x = draw_curves(measured, 64, seed=3 if paired else 4, sd=0.03)
         third = found_of(
             judge_intervals(x, y, paired=paired, alpha_diff=ALPHA, reference=smooth), 3, Question.MONOTONICITY
         )
         assert (third.verdict, (third.baseline, third.measured)) == (Verdict.DIFFERS, answers)
         assert third.first <= third.layers[0] < third.layers[1] <= third.last
         # The reversal from layer 18 to 19 is 0.05 of rise less 0.16.
-        assert third.change == pytest.approx(0.16 * (1 if now is dented else -1), abs=0.03)
+        assert third.change == pytest.approx(0.16 * (1 if measured is dented else -1), abs=0.03)
     assert abs(third.before) == pytest.approx(0.11, abs=0.03)
 
 
 def test_what_the_baseline_left_open_is_not_judged() -> None:
     y = draw_curves(short(0.06), 64, seed=5)
-    found = judge_intervals(draw_curves(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
-    second = found_of(found, 2, Question.PRESENCE)
+    agreement = judge_intervals(draw_curves(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
+    second = found_of(agreement, 2, Question.PRESENCE)
     assert (second.baseline, second.measured, second.verdict) == (Presence.INCONCLUSIVE, Presence.PRESENT, None)
-    assert found.verdict is Verdict.EQUIVALENT
+    assert agreement.verdict is Verdict.EQUIVALENT
 
 
 def test_a_baseline_that_is_certain_of_nothing_decides_nothing() -> None:
     y = draw_curves(np.full(13, 0.3), 6, seed=0, sd=0.3, adjacent=0.2)
-    found = judge_intervals(y, y, paired=True, alpha_diff=ALPHA)
-    assert {one.verdict for one in found.findings} == {None}
-    assert (found.verdict, found.paired) == (Verdict.INCONCLUSIVE, False)
+    agreement = judge_intervals(y, y, paired=True, alpha_diff=ALPHA)
+    assert {finding.verdict for finding in agreement.findings} == {None}
+    assert (agreement.verdict, agreement.paired) == (Verdict.INCONCLUSIVE, False)
 
 
 def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_noise() -> None:
@@ -229,9 +244,9 @@ def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bo
 
 def test_undecided_says_how_many_samples_would_decide() -> None:
     y = draw_curves(short(), 64, seed=9, sd=0.03)
-    found = judge_intervals(draw_curves(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
-    second = found_of(found, 2, Question.PRESENCE)
-    assert found.verdict is Verdict.INCONCLUSIVE
+    agreement = judge_intervals(draw_curves(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
+    second = found_of(agreement, 2, Question.PRESENCE)
+    assert agreement.verdict is Verdict.INCONCLUSIVE
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.INCONCLUSIVE)
     assert second.n_needed is None or second.n_needed > 64
 
@@ -242,11 +257,13 @@ def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers
     y = draw_curves(short(), 40, seed % 97, sd=0.05)
     x = add_rerun_noise(draw_curves(shift_curve(short(), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
     order = np.random.default_rng(seed).permutation(40)
-    found = judge_intervals(x, y, paired=True, alpha_diff=ALPHA)
-    assert judge_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == found
+    agreement = judge_intervals(x, y, paired=True, alpha_diff=ALPHA)
+    assert judge_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == agreement
     other = judge_intervals(x * unit, y * unit, paired=True, alpha_diff=ALPHA, noise=1e-3 * unit)
-    assert [one.verdict for one in other.findings] == [one.verdict for one in found.findings]
-    assert [one.effect for one in other.findings] == pytest.approx([unit * one.effect for one in found.findings])
+    assert [finding.verdict for finding in other.findings] == [finding.verdict for finding in agreement.findings]
+    assert [finding.effect for finding in other.findings] == pytest.approx(
+        [unit * finding.effect for finding in agreement.findings]
+    )
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -254,10 +271,10 @@ def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
     x = draw_curves(shift_curve(phase_curve(), 2.0), 64, seed=100)
     up = judge_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
     down = judge_intervals(-x, -BASELINE, paired=paired, alpha_diff=ALPHA, start=-1)
-    for one, other in zip(up.findings, down.findings, strict=True):
+    for finding, other in zip(up.findings, down.findings, strict=True):
         same = attrgetter("first", "last", "verdict", "baseline", "measured", "layers")
-        assert (same(one), one.direction) == (same(other), -other.direction)
-        assert (one.effect, *one.interval, one.change, *one.change_interval) == pytest.approx(
+        assert (same(finding), finding.direction) == (same(other), -other.direction)
+        assert (finding.effect, *finding.interval, finding.change, *finding.change_interval) == pytest.approx(
             (other.effect, *other.interval, other.change, *other.change_interval)
         )
 
@@ -279,12 +296,12 @@ def test_samples_of_one_picture_count_once(paired: bool) -> None:
 def test_phases_prominence_and_margin_are_those_of_the_reference() -> None:
     """A run with few of the baseline's samples is judged on the phases of all."""
     reference = 2.0 * shift_curve(phase_curve(), 3.0)
-    found = judge_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)
+    agreement = judge_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)
     ends = (0, *turning_points(reference, 4), 30)
-    assert [(one.first, one.last) for one in found.findings[::2]] == list(pairwise(ends))
+    assert [(finding.first, finding.last) for finding in agreement.findings[::2]] == list(pairwise(ends))
     share = {Question.PRESENCE: 0.1, Question.MONOTONICITY: 0.05}
-    for one in found.findings:
-        assert one.margin == pytest.approx(share[one.question] * np.ptp(reference))
+    for finding in agreement.findings:
+        assert finding.margin == pytest.approx(share[finding.question] * np.ptp(reference))
 
 
 def test_curves_of_other_models_and_impossible_noise_are_refused() -> None:

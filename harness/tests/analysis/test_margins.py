@@ -16,9 +16,9 @@ from harness.tests.support.synthetic_curves import phase_curve
 
 
 def test_declared_margins_and_their_reasons() -> None:
-    found = declared_margins(np.linspace(0.0, 1.0, 81))
-    assert (found.curve, found.turning_points, found.half_heights) == (0.05, 2, 1.2)
-    assert "range" in found.reason
+    margins = declared_margins(np.linspace(0.0, 1.0, 81))
+    assert (margins.curve, margins.turning_points, margins.half_heights) == (0.05, 2, 1.2)
+    assert "range" in margins.reason
     assert declared_margins([0.3, 0.31]).curve == 0.01
     noisy = declared_margins(phase_curve(), noise=0.02)
     assert noisy.curve == pytest.approx(0.06)
@@ -34,11 +34,11 @@ def test_a_noisy_baseline_is_refused() -> None:
 
 def test_pairing_wants_the_same_inputs_and_enough_of_them() -> None:
     ids, hashes = [f"s{i}" for i in range(64)], list(range(64))
-    whole = pair_samples(ids[::-1], ids, hashes[::-1], hashes)
-    assert whole.paired
-    assert (whole.reason, whole.changed) == ("", ())
-    assert whole.baseline.tolist() == list(range(64))[::-1]
-    assert whole.measured.tolist() == list(range(64))
+    pairing = pair_samples(ids[::-1], ids, hashes[::-1], hashes)
+    assert pairing.paired
+    assert (pairing.reason, pairing.changed) == ("", ())
+    assert pairing.baseline.tolist() == list(range(64))[::-1]
+    assert pairing.measured.tolist() == list(range(64))
     assert pair_samples(ids[:40], ids, hashes[:40], hashes).paired
     few = pair_samples(ids[:16], ids, hashes[:16], hashes)
     assert not few.paired

@@ -32,22 +32,22 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
     for seed in range(24):
         dip = (0.0, 0.03, 0.06)[seed % 3]
         x = draw_curves(phase_curve((0, 5, 7, 12), (0.1, 0.4, 0.4 - dip, 0.7)), (12, 40)[seed % 2], seed, sd=0.1)
-        found = judge_monotonicity(summarise(x), 1, 11, 1, 0.025)
-        assert found.verdict is literal_verdict(x, 1, 11, 1, 0.025)
+        finding = judge_monotonicity(summarise(x), 1, 11, 1, 0.025)
+        assert finding.verdict is literal_verdict(x, 1, 11, 1, 0.025)
         mirrored = judge_monotonicity(summarise(-x), 1, 11, -1, 0.025)
-        assert (mirrored.verdict, mirrored.layers) == (found.verdict, found.layers)
-        assert mirrored.effect == pytest.approx(found.effect)
-        seen.add(found.verdict)
+        assert (mirrored.verdict, mirrored.layers) == (finding.verdict, finding.layers)
+        assert mirrored.effect == pytest.approx(finding.effect)
+        seen.add(finding.verdict)
     assert seen == set(Monotonicity)
 
 
 def test_a_reversal_inside_a_phase_is_found_where_it_is() -> None:
     x = draw_curves(phase_curve((0, 5, 9, 20), (0.1, 0.4, 0.3, 0.8)), 64, seed=0)
-    found = judge_monotonicity(summarise(x), 0, 20, 1, 0.035)
-    assert (found.verdict, found.layers) == (Monotonicity.VIOLATED, (5, 9))
-    assert found.interval[0] > 0.035
-    assert found.effect == pytest.approx(x[:, 5].mean() - x[:, 9].mean())
-    assert (found.n, found.margin) == (64, 0.035)
+    finding = judge_monotonicity(summarise(x), 0, 20, 1, 0.035)
+    assert (finding.verdict, finding.layers) == (Monotonicity.VIOLATED, (5, 9))
+    assert finding.interval[0] > 0.035
+    assert finding.effect == pytest.approx(x[:, 5].mean() - x[:, 9].mean())
+    assert (finding.n, finding.margin) == (64, 0.035)
 
 
 def test_straight_and_flat_curves_are_monotone_but_a_flat_one_does_not_rise() -> None:
@@ -78,19 +78,19 @@ def test_a_flat_autocorrelated_curve_is_never_called_violated() -> None:
 
 def test_the_rise_has_its_paired_interval() -> None:
     x = draw_curves(phase_curve(), 40, seed=7)
-    found = judge_phase_rise(x, 7, 15, -1, 0.05, alpha=0.05)
+    finding = judge_phase_rise(x, 7, 15, -1, 0.05, alpha=0.05)
     change = x[:, 7] - x[:, 15]
     interval = stats.ttest_1samp(change, 0.0).confidence_interval(0.95)
-    np.testing.assert_allclose(found.interval, (interval.low, interval.high))
-    assert found.effect == pytest.approx(change.mean())
-    assert found.n == 40
+    np.testing.assert_allclose(finding.interval, (interval.low, interval.high))
+    assert finding.effect == pytest.approx(change.mean())
+    assert finding.n == 40
     wider = judge_phase_rise(x, 7, 15, -1, 0.05, critical=5.0)
     assert wider.interval[1] - wider.effect == pytest.approx(5.0 * change.std(ddof=1) / np.sqrt(40))
 
 
 def test_the_rise_of_identical_rows_is_certain() -> None:
-    found = judge_phase_rise(np.tile([0.0, 1.0, 0.5], (8, 1)), 0, 1, 1, 0.2)
-    assert (found.interval, found.verdict) == ((1.0, 1.0), Presence.PRESENT)
+    finding = judge_phase_rise(np.tile([0.0, 1.0, 0.5], (8, 1)), 0, 1, 1, 0.2)
+    assert (finding.interval, finding.verdict) == ((1.0, 1.0), Presence.PRESENT)
 
 
 def test_clusters_are_averaged_first() -> None:

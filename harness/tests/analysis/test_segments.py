@@ -23,18 +23,18 @@ def confirmed_segments(x: FloatArray, prominence: float, start: int = 0) -> Conf
 
 def every_chain(up: BoolArray, down: BoolArray, start: int) -> list[list[tuple[int, int, int]]]:
     """All alternating chains of non-overlapping moves, the empty one included."""
-    points, found = len(up), []
+    points, segments = len(up), []
 
-    def extend(chain: list[tuple[int, int, int]], at: int, directions: tuple[int, ...]) -> None:
-        found.append(chain)
-        for s in range(at, points):
+    def extend(chain: list[tuple[int, int, int]], start_point: int, directions: tuple[int, ...]) -> None:
+        segments.append(chain)
+        for s in range(start_point, points):
             for t in range(s + 1, points):
                 for direction in directions:
                     if (up if direction > 0 else down)[s, t]:
                         extend([*chain, (s, t, direction)], t, (-direction,))
 
     extend([], 0, (1, -1) if start == 0 else (start,))
-    return found
+    return segments
 
 
 @pytest.mark.parametrize("start", [1, -1, 0])
@@ -62,20 +62,20 @@ def longest_by_force(m: FloatArray, delta: float) -> int:
 @settings(max_examples=150, deadline=None)
 def test_moves_at_is_the_longest_chain_beyond_delta(values: list[int], delta: int) -> None:
     m = np.array(values, dtype=np.float64)
-    found = persistence(m)
-    assert found.segment_count(delta) == longest_by_force(m, delta)
-    assert [step.prominence for step in found.vanishing] == sorted(step.prominence for step in found.vanishing)
+    segments = persistence(m)
+    assert segments.segment_count(delta) == longest_by_force(m, delta)
+    assert [step.prominence for step in segments.vanishing] == sorted(step.prominence for step in segments.vanishing)
 
 
 def test_persistence_of_a_known_curve() -> None:
-    found = persistence([0.0, 4.0, 3.0, 7.0, 2.0])
-    assert found.extrema == (0, 1, 2, 3, 4)
-    assert [(step.prominence, step.layers, step.removed) for step in found.vanishing] == [
+    segments = persistence([0.0, 4.0, 3.0, 7.0, 2.0])
+    assert segments.extrema == (0, 1, 2, 3, 4)
+    assert [(step.prominence, step.layers, step.removed) for step in segments.vanishing] == [
         (1.0, (1, 2), 2),
         (5.0, (3, 4), 1),
         (7.0, (0, 3), 1),
     ]
-    assert [found.segment_count(delta) for delta in (0.0, 1.0, 4.9, 5.0, 7.0)] == [4, 2, 2, 1, 0]
+    assert [segments.segment_count(delta) for delta in (0.0, 1.0, 4.9, 5.0, 7.0)] == [4, 2, 2, 1, 0]
     with pytest.raises(ValueError, match="finite"):
         persistence([0.0, np.nan])
 
@@ -94,11 +94,11 @@ def test_persistence_of_a_known_curve() -> None:
 )
 def test_the_moves_of_known_curves_are_certified(mean: FloatArray, directions: tuple[int, ...]) -> None:
     x = draw_curves(mean, 64, seed=11)
-    found = confirmed_segments(x, 0.08)
-    assert tuple(segment.direction for segment in found.chain) == directions
-    assert (found.count, found.start) == (len(directions), directions[0] if directions else 0)
-    assert found.at_most == len(directions)
-    for segment in found.chain:
+    segments = confirmed_segments(x, 0.08)
+    assert tuple(segment.direction for segment in segments.chain) == directions
+    assert (segments.count, segments.start) == (len(directions), directions[0] if directions else 0)
+    assert segments.at_most == len(directions)
+    for segment in segments.chain:
         assert segment.low <= segment.rise <= segment.high
         assert min(abs(segment.low), abs(segment.high)) > 0.08
         assert segment.rise == pytest.approx(x.mean(axis=0)[segment.last] - x.mean(axis=0)[segment.first])
@@ -124,8 +124,8 @@ def test_moves_are_not_over_claimed() -> None:
     """Curves whose moves are just too small: nothing beyond the truth in 40 draws at alpha = 0.01."""
     mean = phase_curve((0, 15, 20, 30), (0.1, 0.50, 0.46, 0.60))
     for seed in range(40):
-        found = confirmed_segments(draw_curves(mean, 24, seed, adjacent=0.9), 0.05)
-        assert found.count <= 1 <= found.at_most
+        segments = confirmed_segments(draw_curves(mean, 24, seed, adjacent=0.9), 0.05)
+        assert segments.count <= 1 <= segments.at_most
 
 
 def test_the_declared_prominence_is_a_tenth_of_the_range() -> None:
@@ -137,13 +137,13 @@ def test_the_declared_prominence_is_a_tenth_of_the_range() -> None:
 @settings(max_examples=15, deadline=None)
 def test_units_and_mirroring_leave_the_chain(seed: int, add: int, power: int) -> None:
     x, unit = draw_curves(phase_curve(), 24, seed, sd=0.15, adjacent=0.8), 2.0**power
-    found = confirmed_segments(x, 0.05)
+    segments = confirmed_segments(x, 0.05)
     scaled = confirmed_segments(unit * x + add, 0.05 * unit)
     mirrored = confirmed_segments(-x, 0.05)
     assert [(m.first, m.last, m.direction) for m in scaled.chain] == [
-        (m.first, m.last, m.direction) for m in found.chain
+        (m.first, m.last, m.direction) for m in segments.chain
     ]
     assert [(m.first, m.last, -m.direction) for m in mirrored.chain] == [
-        (m.first, m.last, m.direction) for m in found.chain
+        (m.first, m.last, m.direction) for m in segments.chain
     ]
-    assert found.at_most == scaled.at_most == mirrored.at_most
+    assert segments.at_most == scaled.at_most == mirrored.at_most

@@ -15,8 +15,8 @@ def independent_bound(count: int, df: float, alpha: float, sides: int) -> float:
 
     def exceed(c: float) -> float:
         def given_scale(w: float) -> float:
-            one = sides * stats.norm.sf(c * w)
-            return -np.expm1(count * np.log1p(-one)) * stats.chi.pdf(w * np.sqrt(df), df) * np.sqrt(df)
+            tail = sides * stats.norm.sf(c * w)
+            return -np.expm1(count * np.log1p(-tail)) * stats.chi.pdf(w * np.sqrt(df), df) * np.sqrt(df)
 
         return integrate.quad(given_scale, 0.0, 4.0, limit=200, epsabs=alpha * 1e-6)[0]
 
@@ -27,8 +27,8 @@ def independent_bound(count: int, df: float, alpha: float, sides: int) -> float:
 @pytest.mark.parametrize(("count", "df"), [(5, 20.0), (31, 63.0)])
 @pytest.mark.parametrize("sides", [1, 2])
 def test_uncorrelated_layers_have_the_closed_form(alpha: float, count: int, df: float, sides: int) -> None:
-    found = simultaneous_bound(np.eye(count), df, alpha, two_sided=sides == 2)
-    assert found == pytest.approx(independent_bound(count, df, alpha, sides), abs=0.03)
+    bound = simultaneous_bound(np.eye(count), df, alpha, two_sided=sides == 2)
+    assert bound == pytest.approx(independent_bound(count, df, alpha, sides), abs=0.03)
 
 
 def test_equal_layers_need_no_more_than_one() -> None:
@@ -58,8 +58,8 @@ def test_never_more_conservative_than_bonferroni(alpha: float) -> None:
     rng = np.random.default_rng(2)
     for adjacent in (0.0, 0.6, 0.97):
         for seed in rng.integers(0, 1000, 3):
-            found = simultaneous_bound(neighbours(31, adjacent), 40, alpha, seed=int(seed))
-            assert stats.t.isf(alpha / 2, 40) <= found <= stats.t.isf(alpha / 62, 40)
+            bound = simultaneous_bound(neighbours(31, adjacent), 40, alpha, seed=int(seed))
+            assert stats.t.isf(alpha / 2, 40) <= bound <= stats.t.isf(alpha / 62, 40)
 
 
 def test_seeds_agree_and_scale_and_constant_layers_do_not_matter() -> None:
@@ -94,35 +94,35 @@ def test_the_root_times_its_transpose_is_the_covariance(rank: int) -> None:
 def test_bounds_asked_for_in_between_change_nothing() -> None:
     """Draw are kept for the next bound over as many layers: they must come back as they were."""
     pairs = np.triu_indices(14, 1)
-    asked = [
+    requested = [
         lambda: simultaneous_bound(neighbours(31, 0.97), 63, 1e-4),
         lambda: simultaneous_bound(neighbours(31, 0.5), 20.5, 1e-2, two_sided=False),
         lambda: simultaneous_bound(neighbours(14, 0.9), 63, 1e-3, pairs=pairs),
         lambda: simultaneous_bound(neighbours(14, 0.9), 40, 1e-3, pairs=pairs, seed=5),
     ]
-    first = [ask() for ask in asked]
-    assert [ask() for ask in reversed(asked)] == first[::-1]
+    first = [ask() for ask in requested]
+    assert [ask() for ask in reversed(requested)] == first[::-1]
     _drawn.cache_clear()
-    assert [ask() for ask in asked[::-1]] == first[::-1]
+    assert [ask() for ask in requested[::-1]] == first[::-1]
 
 
 def test_a_bound_is_the_root_of_the_estimate_over_all_draws_at_once() -> None:
     """The same draws counted in one piece, without blocks: every value of every layer."""
     covariance, df, alpha = neighbours(41, 0.97), 63.0, 1e-4
     first, last = np.triu_indices(41, 1)
-    found = simultaneous_bound(covariance, df, alpha, pairs=(first, last))
+    bound = simultaneous_bound(covariance, df, alpha, pairs=(first, last))
     root = covariance_root(covariance)
     factor = root[last] - root[first]
     factor /= np.sqrt((factor**2).sum(axis=1))[:, None]
     layers, dealt, normal, generator = _drawn(20_241_100, len(factor), 41)
-    given = factor[layers]
-    across = normal - given * (given * normal).sum(axis=1, keepdims=True)
+    condition = factor[layers]
+    across = normal - condition * (condition * normal).sum(axis=1, keepdims=True)
     across /= np.sqrt(copy.deepcopy(generator).chisquare(df + 1.0, size=len(across)))[:, None]
 
     def exceedance(c: float) -> float:
-        one = stats.t.sf(c, df)
-        value = stats.t.isf((np.arange(512) + 0.5) / 512 * one, df)[dealt, None]
-        t = (given @ factor.T) * value + (across @ factor.T) * np.sqrt(df + value**2)
-        return 2.0 * len(factor) * one * np.mean(1.0 / (np.abs(t) > c).sum(axis=1)) - alpha
+        tail = stats.t.sf(c, df)
+        value = stats.t.isf((np.arange(512) + 0.5) / 512 * tail, df)[dealt, None]
+        t = (condition @ factor.T) * value + (across @ factor.T) * np.sqrt(df + value**2)
+        return 2.0 * len(factor) * tail * np.mean(1.0 / (np.abs(t) > c).sum(axis=1)) - alpha
 
-    assert found == pytest.approx(optimize.brentq(exceedance, 3.0, 8.0), abs=0.006)
+    assert bound == pytest.approx(optimize.brentq(exceedance, 3.0, 8.0), abs=0.006)

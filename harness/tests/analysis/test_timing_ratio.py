@@ -18,7 +18,7 @@ def pairs(ratio: float, seed: int, n: int = 21) -> np.ndarray:
 @pytest.mark.parametrize("n", [21, 22, 40])
 def test_the_interval_ends_are_the_order_statistics_of_the_binomial(n: int) -> None:
     logs = np.random.default_rng(n).permutation(np.arange(n) / 100.0)
-    found = timing_ratio(logs)
+    ratio = timing_ratio(logs)
 
     def coverage(cut: int) -> float:
         """P(at most `cut` - 1 of n fall on one side of the median), both sides."""
@@ -26,14 +26,14 @@ def test_the_interval_ends_are_the_order_statistics_of_the_binomial(n: int) -> N
 
     cut = max(c for c in range(1, n // 2) if coverage(c) >= 0.95)
     ordered = np.sort(logs)
-    np.testing.assert_allclose(found.interval, np.exp([ordered[cut - 1], ordered[n - cut]]))
-    assert found.ratio == pytest.approx(float(np.exp(np.median(logs))))
-    assert (found.n, found.confidence) == (n, 0.95)
+    np.testing.assert_allclose(ratio.interval, np.exp([ordered[cut - 1], ordered[n - cut]]))
+    assert ratio.ratio == pytest.approx(float(np.exp(np.median(logs))))
+    assert (ratio.n, ratio.confidence) == (n, 0.95)
 
 
 def test_the_interval_covers_the_true_ratio() -> None:
-    found = [timing_ratio(np.log(1.05) + 0.03 * np.random.default_rng(s).standard_normal(21)) for s in range(200)]
-    assert np.mean([f.interval[0] <= 1.05 <= f.interval[1] for f in found]) >= 0.93
+    ratio = [timing_ratio(np.log(1.05) + 0.03 * np.random.default_rng(s).standard_normal(21)) for s in range(200)]
+    assert np.mean([f.interval[0] <= 1.05 <= f.interval[1] for f in ratio]) >= 0.93
 
 
 def test_nothing_changed_raises_no_alarm_and_a_slowdown_does() -> None:
@@ -53,11 +53,11 @@ def test_nothing_changed_raises_no_alarm_and_a_slowdown_does() -> None:
     ],
 )
 def test_verdicts_compare_the_interval_with_the_factor(interval: tuple[float, float], verdict: TimingVerdict) -> None:
-    found = judge_slowdown(TimingRatio(1.21, interval, 0.95, 21), 1.1)
-    assert found.verdict is verdict
-    assert found.effect == pytest.approx(1.1)
-    assert found.interval == pytest.approx((interval[0] / 1.1, interval[1] / 1.1))
-    assert (found.margin, found.n) == (1.15, 21)
+    ratio = judge_slowdown(TimingRatio(1.21, interval, 0.95, 21), 1.1)
+    assert ratio.verdict is verdict
+    assert ratio.effect == pytest.approx(1.1)
+    assert ratio.interval == pytest.approx((interval[0] / 1.1, interval[1] / 1.1))
+    assert (ratio.margin, ratio.n) == (1.15, 21)
 
 
 def test_one_slow_pair_moves_nothing() -> None:

@@ -48,8 +48,8 @@ def test_turning_points_are_the_best_of_all_boundaries(segments: int, start: int
         for row in rows:
             assert turning_points(row, segments, start) == brute_force(row, segments, start)[1]
         if start:
-            found = turning_points_rows(rows, segments, start)
-            assert [tuple(inside) for inside in found] == [turning_points(row, segments, start) for row in rows]
+            result = turning_points_rows(rows, segments, start)
+            assert [tuple(inside) for inside in result] == [turning_points(row, segments, start) for row in rows]
 
 
 @given(values=INTEGER_CURVES, segments=st.integers(1, 5), start=st.sampled_from([1, -1, 0]))
@@ -101,8 +101,8 @@ def test_half_height_is_the_first_crossing() -> None:
 
 def test_half_height_is_missing_where_there_is_no_height() -> None:
     rows = np.array([[0.0, 0.0, 0.0, 1.0], [np.nan, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, np.nan]])
-    found = half_heights(rows, np.array([[2], [2], [1]]))
-    np.testing.assert_allclose(found, [[np.nan, 2.5], [np.nan, 2.5], [0.5, np.nan]])
+    result = half_heights(rows, np.array([[2], [2], [1]]))
+    np.testing.assert_allclose(result, [[np.nan, 2.5], [np.nan, 2.5], [0.5, np.nan]])
 
 
 @given(st.integers(0, 10_000))
@@ -120,10 +120,10 @@ def test_intervals_cover_the_truth() -> None:
     mean, truth = phase_curve(), half_heights(phase_curve(), EDGES[1:-1])
     hits = []
     for seed in range(40):
-        found = boundary_intervals(draw_curves(mean, 32, seed, sd=0.08, adjacent=0.8), draws=400, seed=seed)
-        hits.append([b.low <= t <= b.high for b, t in zip(found.half_heights, truth, strict=True)])
-        hits[-1] += [b.low <= t <= b.high for b, t in zip(found.turning_points, EDGES[1:-1], strict=True)]
-        for b in (*found.half_heights, *found.turning_points):
+        result = boundary_intervals(draw_curves(mean, 32, seed, sd=0.08, adjacent=0.8), draws=400, seed=seed)
+        hits.append([b.low <= t <= b.high for b, t in zip(result.half_heights, truth, strict=True)])
+        hits[-1] += [b.low <= t <= b.high for b, t in zip(result.turning_points, EDGES[1:-1], strict=True)]
+        for b in (*result.half_heights, *result.turning_points):
             assert b.low <= b.high
     assert np.mean(hits) >= 0.9
     assert np.min(np.mean(hits, axis=0)) >= 0.8
@@ -140,9 +140,9 @@ def test_intervals_do_not_depend_on_the_order_of_samples() -> None:
 def test_samples_of_one_cluster_count_once() -> None:
     x = draw_curves(plateau_curve(), 30, seed=2)
     doubled, labels = np.repeat(x, 2, axis=0), [i // 2 for i in range(60)]
-    found = boundary_intervals(doubled, labels)
-    assert found == boundary_intervals(x)
-    assert found.n == 30
+    result = boundary_intervals(doubled, labels)
+    assert result == boundary_intervals(x)
+    assert result.n == 30
     np.testing.assert_allclose(
         np.sort(cluster_means([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]], ["a", "a", "b"]), axis=0), [[2, 4], [5, 5]]
     )
@@ -150,14 +150,14 @@ def test_samples_of_one_cluster_count_once() -> None:
 
 def test_the_start_is_chosen_on_the_mean() -> None:
     x = draw_curves(-phase_curve(), 32, seed=0)
-    found = boundary_intervals(x, start=0)
-    assert found.start == -1
-    assert [b.estimate for b in found.turning_points] == list(turning_points(x.mean(axis=0), 4, -1))
+    result = boundary_intervals(x, start=0)
+    assert result.start == -1
+    assert [b.estimate for b in result.turning_points] == list(turning_points(x.mean(axis=0), 4, -1))
 
 
 def test_a_flat_curve_has_no_half_heights() -> None:
-    found = boundary_intervals(np.ones((5, 9)))
-    assert all(np.isnan([b.estimate, b.low, b.high]).all() for b in found.half_heights)
+    result = boundary_intervals(np.ones((5, 9)))
+    assert all(np.isnan([b.estimate, b.low, b.high]).all() for b in result.half_heights)
 
 
 def test_values_that_are_not_finite_are_named() -> None:
@@ -176,24 +176,24 @@ def test_half_heights_beside_flat_plateaus_are_covered(shape: Shape, n: int) -> 
     repetitions = 150
     hits = np.zeros(4)
     for seed in range(repetitions):
-        found = boundary_intervals(draw_curves(mean, n, 1000 * n + seed), draws=1000)
-        hits += [b.low <= t <= b.high for b, t in zip(found.half_heights, truth, strict=True)]
+        result = boundary_intervals(draw_curves(mean, n, 1000 * n + seed), draws=1000)
+        hits += [b.low <= t <= b.high for b, t in zip(result.half_heights, truth, strict=True)]
     # Of 150 intervals that cover with 0.95 fewer than 133 do once in a thousand times.
     assert hits.min() >= 133
 
 
 def test_a_half_height_away_from_plateaus_keeps_its_percentile_interval() -> None:
     x = draw_curves(phase_curve(), 64, 3)
-    found = boundary_intervals(x)
+    result = boundary_intervals(x)
     means = resampled_means(cluster_means(x), 2000, 0)
     drawn = half_heights(means, turning_points_rows(means, 4))
-    assert all(point.low == point.high for point in found.turning_points)
-    for height, column in zip(found.half_heights, drawn.T, strict=True):
+    assert all(point.low == point.high for point in result.turning_points)
+    for height, column in zip(result.half_heights, drawn.T, strict=True):
         assert height.low == pytest.approx(np.quantile(column, 0.025, method="lower"), abs=1e-9)
         assert height.high == pytest.approx(np.quantile(column, 0.975, method="higher"), abs=1e-9)
 
 
 def test_one_move_has_a_half_height_and_no_turning_point() -> None:
-    found = boundary_intervals(draw_curves(np.linspace(0.0, 1.0, 9), 32, 0), segments=1)
-    assert found.turning_points == ()
-    assert found.half_heights[0].low <= 4.0 <= found.half_heights[0].high
+    result = boundary_intervals(draw_curves(np.linspace(0.0, 1.0, 9), 32, 0), segments=1)
+    assert result.turning_points == ()
+    assert result.half_heights[0].low <= 4.0 <= result.half_heights[0].high
