@@ -31,7 +31,7 @@ def short(fall: float = 0.2) -> FloatArray:
     return phase_curve((0, 4, 8, 12, 16), (0.1, 0.5, 0.5 - fall, 0.7, 0.3))
 
 
-def found_of(agreement: IntervalAgreement, phase: int, question: Question) -> IntervalFinding:
+def finding_of(agreement: IntervalAgreement, phase: int, question: Question) -> IntervalFinding:
     return next(finding for finding in agreement.findings if (finding.phase, finding.question) == (phase, question))
 
 
@@ -47,9 +47,7 @@ def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
         first, last = inside or (0, points - 1)
         selected = np.array([(s - first, t - first) for s, t in pairs if first <= s and t <= last])
         covariance = np.cov(rows[:, first : last + 1].T)
-        return simultaneous_bound(
-            covariance, n - 1, alpha, pairs=(selected[:, 0], selected[:, 1]), two_sided=inside is None
-        )
+        return simultaneous_bound(covariance, n - 1, alpha, pairs=tuple(selected.T), two_sided=inside is None)
 
     def reach(rows: FloatArray, s: int, t: int, critical: float) -> tuple[float, float]:
         rise = rows[:, t] - rows[:, s]
@@ -113,10 +111,9 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
             (0.035, 0.05, 0.2, 0.055, 0.03),
         ]
     ):
+        edges = (0, 2, 3, 5, 8, 12, 16)
         baseline, measured = (
-            np.interp(
-                np.arange(17), (0, 2, 3, 5, 8, 12, 16), (0.1, 0.4, 0.4 - dip_size, 0.6, 0.6 - fall_size, 0.8, 0.3)
-            )
+            np.interp(np.arange(17), edges, (0.1, 0.4, 0.4 - dip_size, 0.6, 0.6 - fall_size, 0.8, 0.3))
             for dip_size, fall_size in ((dip, fall), (now_dip, now_fall))
         )
         y = draw_curves(baseline, 48, seed, sd=sd)
@@ -131,19 +128,12 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
 def test_the_same_phases_stay(paired: bool) -> None:
     measured = add_rerun_noise(BASELINE, 1) if paired else draw_curves(phase_curve(), 64, seed=101)
     agreement = judge_intervals(measured, BASELINE, paired=paired, alpha_diff=ALPHA)
-    assert (agreement.verdict, agreement.paired, agreement.n, agreement.n_baseline) == (
-        Verdict.EQUIVALENT,
-        paired,
-        64,
-        64,
-    )
-    assert [(finding.phase, finding.question) for finding in agreement.findings] == [
-        (p, q) for p in (1, 2, 3, 4) for q in Question
-    ]
-    assert {(finding.baseline, finding.measured) for finding in agreement.findings} == {
-        (Presence.PRESENT, Presence.PRESENT),
-        (Monotonicity.MONOTONE, Monotonicity.MONOTONE),
-    }
+    assert (agreement.verdict, agreement.paired) == (Verdict.EQUIVALENT, paired)
+    assert (agreement.n, agreement.n_baseline) == (64, 64)
+    judged = map(attrgetter("phase", "question"), agreement.findings)
+    assert list(judged) == [(phase, question) for phase in (1, 2, 3, 4) for question in Question]
+    answers = {(finding.baseline, finding.measured) for finding in agreement.findings}
+    assert answers == {(answer, answer) for answer in (Presence.PRESENT, Monotonicity.MONOTONE)}
     layers = [(0, 7, 1), (7, 15, -1), (15, 24, 1), (24, 30, -1)]
     assert [(finding.first, finding.last, finding.direction) for finding in agreement.findings[::2]] == layers
 
@@ -158,17 +148,14 @@ def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) 
         y = draw_curves(baseline, 64, seed=1, sd=0.03)
         x = draw_curves(measured, 64, seed=1 if paired else 2, sd=0.03)
         agreement = judge_intervals(x, y, paired=paired, alpha_diff=ALPHA)
-        second = found_of(agreement, 2, Question.PRESENCE)
+        second = finding_of(agreement, 2, Question.PRESENCE)
         assert agreement.verdict is second.verdict is Verdict.DIFFERS
         assert (second.baseline, second.measured) == answers
-        position = (second.first, second.last)
-        assert (second.layers, second.direction, second.margin) == (
-            position,
-            -1,
-            pytest.approx(0.1 * np.ptp(y.mean(0))),
-        )
-        assert second.effect == pytest.approx(x.mean(0)[position[0]] - x.mean(0)[position[1]])
-        assert second.before == pytest.approx(y.mean(0)[position[0]] - y.mean(0)[position[1]])
+        layers = (second.first, second.last)
+        assert (second.layers, second.direction) == (layers, -1)
+        assert second.margin == pytest.approx(0.1 * np.ptp(y.mean(0)))
+        assert second.effect == pytest.approx(x.mean(0)[layers[0]] - x.mean(0)[layers[1]])
+        assert second.before == pytest.approx(y.mean(0)[layers[0]] - y.mean(0)[layers[1]])
         assert second.change == pytest.approx(second.effect - second.before)
         assert second.change_interval[0] <= second.change <= second.change_interval[1]
 
@@ -183,7 +170,7 @@ def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -
     ):
         y = draw_curves(baseline, 64, seed=3, sd=0.03)
         x = draw_curves(measured, 64, seed=3 if paired else 4, sd=0.03)
-        third = found_of(
+        third = finding_of(
             judge_intervals(x, y, paired=paired, alpha_diff=ALPHA, reference=smooth), 3, Question.MONOTONICITY
         )
         assert (third.verdict, (third.baseline, third.measured)) == (Verdict.DIFFERS, answers)
@@ -196,7 +183,7 @@ def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -
 def test_what_the_baseline_left_open_is_not_judged() -> None:
     y = draw_curves(short(0.06), 64, seed=5)
     agreement = judge_intervals(draw_curves(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
-    second = found_of(agreement, 2, Question.PRESENCE)
+    second = finding_of(agreement, 2, Question.PRESENCE)
     assert (second.baseline, second.measured, second.verdict) == (Presence.INCONCLUSIVE, Presence.PRESENT, None)
     assert agreement.verdict is Verdict.EQUIVALENT
 
@@ -212,10 +199,10 @@ def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_nois
     """With many samples, what bfloat16 does to a layer's mean flips a rise that lies on its margin."""
     y = draw_curves(short(0.0608), 400, seed=6, sd=1e-3)
     x = y + np.where(np.arange(17) == 8, 1.6e-3, 0.0)
-    second = found_of(judge_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
+    second = finding_of(judge_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.EQUIVALENT
-    strict = found_of(judge_intervals(x, y, paired=True, alpha_diff=ALPHA, noise=0.0), 2, Question.PRESENCE)
+    strict = finding_of(judge_intervals(x, y, paired=True, alpha_diff=ALPHA, noise=0.0), 2, Question.PRESENCE)
     assert strict.verdict is Verdict.DIFFERS
 
 
@@ -224,7 +211,7 @@ def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
     y = draw_curves(short(0.057), 32, seed=7, sd=0.05)
     lucky = y - y.mean(axis=0) + short(0.076)
     x = draw_curves(short(0.057), 3000, seed=8, sd=0.05)
-    second = found_of(judge_intervals(x, lucky, paired=False, alpha_diff=ALPHA), 2, Question.PRESENCE)
+    second = finding_of(judge_intervals(x, lucky, paired=False, alpha_diff=ALPHA), 2, Question.PRESENCE)
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.INCONCLUSIVE
     assert second.n_needed is not None
@@ -245,7 +232,7 @@ def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bo
 def test_undecided_says_how_many_samples_would_decide() -> None:
     y = draw_curves(short(), 64, seed=9, sd=0.03)
     agreement = judge_intervals(draw_curves(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
-    second = found_of(agreement, 2, Question.PRESENCE)
+    second = finding_of(agreement, 2, Question.PRESENCE)
     assert agreement.verdict is Verdict.INCONCLUSIVE
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.INCONCLUSIVE)
     assert second.n_needed is None or second.n_needed > 64
@@ -261,9 +248,8 @@ def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers
     assert judge_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == agreement
     other = judge_intervals(x * unit, y * unit, paired=True, alpha_diff=ALPHA, noise=1e-3 * unit)
     assert [finding.verdict for finding in other.findings] == [finding.verdict for finding in agreement.findings]
-    assert [finding.effect for finding in other.findings] == pytest.approx(
-        [unit * finding.effect for finding in agreement.findings]
-    )
+    effects = [unit * finding.effect for finding in agreement.findings]
+    assert [finding.effect for finding in other.findings] == pytest.approx(effects)
 
 
 @pytest.mark.parametrize("paired", [True, False])
