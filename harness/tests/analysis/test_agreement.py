@@ -96,14 +96,14 @@ def test_the_tolerance_may_differ_between_samples() -> None:
         judge_agreement(measured, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=Tolerance((0.1, 0.2)))
 
 
-def test_reproduction_is_not_asked_of_another_data_type() -> None:
+def test_another_data_type_need_not_reproduce() -> None:
     agreement = judge_agreement(
         BASELINE, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, reproducible=False, reason="bfloat16 now"
     )
     assert (agreement.verdict, agreement.reproduced, agreement.reason) == (Verdict.EQUIVALENT, None, "bfloat16 now")
 
 
-def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> None:
+def test_exchanged_samples_do_not_reproduce_with_an_unchanged_mean() -> None:
     agreement = judged(BASELINE[np.roll(np.arange(64), 1)])
     assert agreement.reproduced is False
     assert agreement.beyond_tolerance == 64
@@ -136,7 +136,7 @@ def test_real_changes_differ_at_their_layers(measured: FloatArray, layers: set[i
     assert 1 <= len(agreement.worst_samples) <= 5
 
 
-def test_the_shape_is_judged_apart_from_the_level() -> None:
+def test_shape_and_level_are_judged_separately() -> None:
     lifted = judged(add_rerun_noise(BASELINE + 0.06, 5))
     assert lifted.level.verdict is Verdict.DIFFERS
     assert lifted.shape is not None
@@ -158,7 +158,7 @@ def test_a_constant_difference_beyond_the_margin_differs() -> None:
     assert judge_agreement(other, constant, 0.1, paired=False, alpha_diff=ALPHA, shape=False).verdict is Verdict.DIFFERS
 
 
-def test_nothing_changed_raises_no_alarm() -> None:
+def test_an_unchanged_measure_raises_no_alarm() -> None:
     """100 null comparisons, half of them paired with noise of a coarse data type, half with fresh samples."""
     for seed in range(50):
         baseline = draw_curves(phase_curve(), 64, seed=1000 + seed)
@@ -167,7 +167,7 @@ def test_nothing_changed_raises_no_alarm() -> None:
         assert fresh.verdict is not Verdict.DIFFERS
 
 
-def test_an_undecided_comparison_says_how_many_samples_would_decide() -> None:
+def test_an_inconclusive_comparison_estimates_the_sufficient_number_of_samples() -> None:
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((400, POINTS)) * 0.08
     noise -= noise.mean(axis=0)
@@ -183,7 +183,7 @@ def test_an_undecided_comparison_says_how_many_samples_would_decide() -> None:
     assert (enough.verdict, enough.mean.n_needed) == (Verdict.EQUIVALENT, None)
 
 
-def test_on_the_margin_no_number_of_samples_decides() -> None:
+def test_a_difference_on_the_margin_stays_inconclusive_for_any_number_of_samples() -> None:
     difference = np.random.default_rng(1).standard_normal((64, 4)) * 0.05
     difference += 0.02 - difference.mean(axis=0)
     agreement = judge_agreement(difference, np.zeros((64, 4)), 0.02, paired=True, alpha_diff=ALPHA, shape=False)
@@ -198,7 +198,7 @@ def test_few_pairs_are_compared_as_unpaired_but_may_reproduce() -> None:
     assert judge_agreement(few + 0.005, few, MARGIN, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
 
 
-def test_an_undecided_change_is_placed_where_samples_moved_and_not_where_the_mean_is_uncertain() -> None:
+def test_an_inconclusive_change_is_located_where_samples_changed() -> None:
     few = BASELINE[:16]
     agreement = judge_agreement(few + 0.005 * (np.arange(POINTS) >= 20), few, MARGIN, paired=True, alpha_diff=ALPHA)
     assert (agreement.verdict, agreement.reproduced) == (Verdict.INCONCLUSIVE, False)
@@ -221,7 +221,7 @@ def test_the_order_of_samples_does_not_matter(paired: bool) -> None:
         assert judged(measured, BASELINE[order], paired=False) == judged(measured, paired=False)
 
 
-def test_recall_that_stays_or_is_lost() -> None:
+def test_unchanged_recall_reproduces_and_lost_recall_differs() -> None:
     baseline = draw_recalls(128, seed=0)
     same = judge_recall(baseline, baseline, paired=True, alpha_diff=ALPHA)
     assert (same.verdict, same.shape) == (Verdict.REPRODUCES, None)
@@ -235,20 +235,20 @@ def test_recall_that_stays_or_is_lost() -> None:
     assert agreement.mean.effect < -0.05
 
 
-def test_recall_lost_in_few_samples_is_not_called_equivalent_too_early() -> None:
+def test_a_loss_of_recall_in_few_samples_is_inconclusive() -> None:
     """Without variance the rule would be sure at any n; the added sample asks for more of them."""
     two = np.zeros((128, POINTS))
     two[:2, 20] = 0.125
     for n, verdict in ((40, Verdict.INCONCLUSIVE), (128, Verdict.EQUIVALENT)):
         agreement = judge_recall(two[:n], np.zeros((n, POINTS)), paired=True, alpha_diff=ALPHA)
         assert (agreement.verdict, agreement.reproduced) == (verdict, False)
-    undecided = judge_recall(two[:40], np.zeros((40, POINTS)), paired=True, alpha_diff=ALPHA)
-    assert undecided.mean.n_needed is not None
+    inconclusive = judge_recall(two[:40], np.zeros((40, POINTS)), paired=True, alpha_diff=ALPHA)
+    assert inconclusive.mean.n_needed is not None
     # One sample of 0.5 among n has mean 0.5 / n and standard error 0.5 / n: 0.5 (1 + t) / n < 0.02.
-    assert undecided.mean.n_needed == pytest.approx(0.5 * (1 + stats.t.isf(0.025, 75)) / 0.02, rel=0.06)
+    assert inconclusive.mean.n_needed == pytest.approx(0.5 * (1 + stats.t.isf(0.025, 75)) / 0.02, rel=0.06)
 
 
-def test_a_difference_that_one_sample_could_undo_is_undecided() -> None:
+def test_a_difference_that_one_sample_could_undo_is_inconclusive() -> None:
     base = np.zeros((33, 4))
     measured = base.copy()
     measured[:, -1] = 0.021
@@ -272,12 +272,12 @@ def test_combined_verdicts() -> None:
     ],
     ids=["points", "samples", "nan", "margin", "one curve"],
 )
-def test_what_cannot_be_compared_is_refused(measured: FloatArray, margin: float, message: str) -> None:
+def test_incomparable_values_are_refused(measured: FloatArray, margin: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         judge_agreement(measured, BASELINE, margin, paired=True, alpha_diff=ALPHA)
 
 
-def test_a_verdict_is_quick_and_repeats() -> None:
+def test_a_verdict_is_fast_and_repeatable() -> None:
     measured = add_rerun_noise(BASELINE, 0)
     judged(measured)
     begin = time.process_time()

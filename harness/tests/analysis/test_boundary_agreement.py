@@ -51,7 +51,7 @@ def test_a_shift_of_two_layers_differs(paired: bool) -> None:
     assert agreement.decisive.verdict is Verdict.DIFFERS
 
 
-def test_a_turning_point_may_move_by_its_margin_but_not_by_more() -> None:
+def test_a_turning_point_may_shift_by_its_margin_but_not_by_more() -> None:
     for layers, verdict in ((1, Verdict.EQUIVALENT), (2, Verdict.DIFFERS)):
         edges = (0, EDGES[1] + layers, *EDGES[2:])
         agreement = judge_boundaries(
@@ -62,7 +62,7 @@ def test_a_turning_point_may_move_by_its_margin_but_not_by_more() -> None:
 
 
 @pytest.mark.parametrize("mean", [phase_curve(), plateau_curve()], ids=["sharp", "plateaus"])
-def test_nothing_changed_raises_no_alarm(mean: FloatArray) -> None:
+def test_unchanged_boundaries_raise_no_alarm(mean: FloatArray) -> None:
     for seed in range(15):
         baseline = draw_curves(mean, 48, seed=300 + seed, adjacent=0.9)
         same = judge_boundaries(add_rerun_noise(baseline, seed), baseline, paired=True, alpha_diff=ALPHA)
@@ -70,7 +70,7 @@ def test_nothing_changed_raises_no_alarm(mean: FloatArray) -> None:
         assert Verdict.DIFFERS not in (same.verdict, fresh.verdict)
 
 
-def test_half_heights_that_do_not_exist_are_undecided() -> None:
+def test_missing_half_heights_are_inconclusive() -> None:
     flat = np.full((40, 12), 0.3)
     agreement = judge_boundaries(flat, flat, paired=True, alpha_diff=ALPHA)
     assert agreement.verdict is Verdict.INCONCLUSIVE
@@ -78,7 +78,7 @@ def test_half_heights_that_do_not_exist_are_undecided() -> None:
     assert agreement.decisive.n_needed is None
 
 
-def test_weak_data_are_undecided_and_say_how_many_would_do() -> None:
+def test_weak_data_are_inconclusive_with_a_sufficient_number_of_samples() -> None:
     weak = draw_curves(phase_curve(), 40, seed=1, sd=0.25, adjacent=0.3)
     agreement = judge_boundaries(
         weak, draw_curves(phase_curve(), 40, seed=2, sd=0.25, adjacent=0.3), paired=False, alpha_diff=ALPHA
@@ -88,7 +88,7 @@ def test_weak_data_are_undecided_and_say_how_many_would_do() -> None:
     assert any(shift.n_needed is not None and shift.n_needed > 40 for shift in agreement.shifts)
 
 
-def test_order_and_clusters() -> None:
+def test_neither_order_nor_repeated_rows_change_the_verdict() -> None:
     measured, order = add_rerun_noise(BASELINE, 0, sd=0.02), np.random.default_rng(1).permutation(64)
     agreement = judge_boundaries(measured, BASELINE, paired=True, alpha_diff=ALPHA)
     assert judge_boundaries(measured[order], BASELINE[order], paired=True, alpha_diff=ALPHA) == agreement

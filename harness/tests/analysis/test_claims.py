@@ -34,7 +34,7 @@ def part(claim: Claim, name: str) -> ClaimVerdict:
     return next(p.verdict for p in claim.parts if p.name == name)
 
 
-def test_a_curve_made_as_the_paper_says_holds_everywhere() -> None:
+def test_all_claims_hold_for_a_curve_as_in_the_paper() -> None:
     found = reading()
     assert verdicts(found) == dict.fromkeys(CLAIMS, HOLDS)
     assert found.phase_layers(0) == (0, 7)
@@ -62,7 +62,7 @@ def test_a_curve_made_as_the_paper_says_holds_everywhere() -> None:
     ],
     ids=["three", "five", "one rise", "first down", "flat"],
 )
-def test_other_numbers_of_moves_are_no_four_phases(inter: FloatArray, count: int) -> None:
+def test_other_numbers_of_segments_are_not_four_phases(inter: FloatArray, count: int) -> None:
     """Counted from the first upward move where there are no more than four: a chain that begins downwards has three."""
     claim = four_phases(reading(inter, sd=0.01))
     assert claim.verdict is FAILS
@@ -70,7 +70,7 @@ def test_other_numbers_of_moves_are_no_four_phases(inter: FloatArray, count: int
     assert (claim.decisive.effect, claim.decisive.margin) == (count, 4.0)
 
 
-def test_a_reversal_inside_a_phase_fails_though_there_are_four_moves() -> None:
+def test_a_reversal_inside_a_phase_fails_with_four_segments() -> None:
     """Smaller than the prominence of a fifth and sixth move, larger than the margin of a reversal."""
     dented = np.interp(np.arange(POINTS), (0, 7, 15, 18, 20, 24, 30), (0.10, 0.45, 0.20, 0.42, 0.375, 0.65, 0.40))
     claim = four_phases(reading(dented, sd=0.02))
@@ -79,22 +79,22 @@ def test_a_reversal_inside_a_phase_fails_though_there_are_four_moves() -> None:
     assert claim.decisive.effect == pytest.approx(0.045, abs=0.01)
 
 
-def test_a_phase_that_ends_late_is_no_alignment() -> None:
+def test_alignment_fails_if_phase_one_ends_late() -> None:
     late = phase_curve((0, 14, 19, 26, 30), (0.1, 0.45, 0.2, 0.65, 0.4))
     claim = alignment(reading(late))
     assert (claim.verdict, claim.decisive.name) == (FAILS, "I ends in the first quarter")
     assert (claim.decisive.effect, claim.decisive.margin) == (14.0, 7.5)
 
 
-def test_an_end_within_its_uncertainty_of_the_quarter_is_undecided() -> None:
+def test_an_end_whose_interval_contains_the_quarter_is_inconclusive() -> None:
     flat_top = np.interp(np.arange(POINTS), (0, 5, 10, 15, 24, 30), (0.1, 0.45, 0.45, 0.2, 0.65, 0.4))
     claim = alignment(reading(flat_top))
     assert (claim.verdict, claim.decisive.name) == (INCONCLUSIVE, "I ends in the first quarter")
     assert claim.decisive.interval[0] <= 7.5 < claim.decisive.interval[1]
 
 
-def test_one_rise_aligns_nothing() -> None:
-    """A fit of four moves finds boundaries on any curve; without a fall after it phase I has no end."""
+def test_a_single_rise_is_no_alignment() -> None:
+    """A fit of four segments finds boundaries on any curve; without a fall after it phase I has no end."""
     claim = alignment(reading(phase_curve((0, 30), (0.1, 0.6)), sd=0.02))
     assert claim.verdict is FAILS
     assert part(claim, "inter-modal falls over II") is FAILS
@@ -117,13 +117,13 @@ def test_output_preparation_needs_late_recall_and_a_late_phase() -> None:
     assert (rising.verdict, rising.decisive.name) == (FAILS, "image falls over IV")
 
 
-def test_weak_data_neither_hold_nor_fail() -> None:
+def test_claims_on_weak_data_are_inconclusive() -> None:
     found = reading(n=5, sd=0.3)
     assert verdicts(found)["four-phases"] is INCONCLUSIVE
     assert verdicts(found)["inter-modal"] is INCONCLUSIVE
 
 
-def test_claims_are_not_made_of_noise() -> None:
+def test_noise_confirms_no_claim() -> None:
     """On flat and on once-rising curves no claim about phases II to IV is ever granted."""
     for seed in range(4):
         for mean in (np.full(POINTS, 0.3), phase_curve((0, 30), (0.1, 0.6))):

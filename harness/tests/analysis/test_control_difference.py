@@ -31,7 +31,7 @@ def bump(first: int, last: int, height: float) -> np.ndarray:
     return np.where((layers >= first) & (layers <= last), height, 0.0)
 
 
-def test_a_curve_lies_above_its_control_where_it_was_raised() -> None:
+def test_layers_above_and_below_the_control_are_listed() -> None:
     real = curves(0)
     other = real - bump(3, 19, 0.08) + bump(25, 30, 0.05) + 0.004 * np.random.default_rng(1).standard_normal(real.shape)
     difference = curve_difference(difference_rows(real, other), "noise")
@@ -53,7 +53,7 @@ def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
     assert alarms <= 8
 
 
-def test_a_rise_beyond_a_control_is_a_paired_difference_of_rises() -> None:
+def test_a_rise_difference_is_a_paired_difference_of_rises() -> None:
     real, other = curves(0), draw_curves(phase_curve(), N, 5, sd=0.02)
     rise = (real[:, 24] - real[:, 15]) - (other[:, 24] - other[:, 15])
     difference = rise_difference(difference_rows(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
@@ -75,7 +75,7 @@ def test_the_order_of_the_samples_does_not_matter(seed: int, size: int) -> None:
     assert len(in_order) == len(set(clusters))
 
 
-def test_a_control_of_other_samples_is_refused() -> None:
+def test_a_control_with_other_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="does not have the same samples"):
         difference_rows(np.zeros((4, 5)), np.zeros((3, 5)))
 
@@ -89,7 +89,7 @@ def reading() -> PhaseReading:
     return read_phases(inter, image, text, recall, controls={"noise": flat, "blank": same}, recall_chance=recall * 0.5)
 
 
-def test_every_claim_says_what_it_shows_beyond_each_control(reading: PhaseReading) -> None:
+def test_every_claim_reports_its_difference_to_each_control(reading: PhaseReading) -> None:
     claims = {name: judge(reading) for name, judge in CLAIMS.items()}
     curves = {curve.control: curve for curve in claims["four-phases"].curve_differences}
     assert curves["noise"].above == tuple(range(10, 31))
@@ -107,7 +107,7 @@ def test_every_claim_says_what_it_shows_beyond_each_control(reading: PhaseReadin
     assert late[0].confirmed
 
 
-def test_the_words_name_layers_and_mark_what_is_not_certain(reading: PhaseReading) -> None:
+def test_the_text_lists_layers_and_marks_unconfirmed_differences(reading: PhaseReading) -> None:
     claims = {name: judge(reading) for name, judge in CLAIMS.items()}
     assert control_cells(claims["four-phases"]) == {"noise": "+0.1 at layers 10-30", "blank": "none"}
     assert control_cells(claims["inter-modal"])["blank"] in ("(+0)", "(-0)")

@@ -125,7 +125,7 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_the_same_phases_stay(paired: bool) -> None:
+def test_unchanged_phases_are_equivalent(paired: bool) -> None:
     measured = add_rerun_noise(BASELINE, 1) if paired else draw_curves(phase_curve(), 64, seed=101)
     agreement = judge_intervals(measured, BASELINE, paired=paired, alpha_diff=ALPHA)
     assert (agreement.verdict, agreement.paired) == (Verdict.EQUIVALENT, paired)
@@ -139,7 +139,7 @@ def test_the_same_phases_stay(paired: bool) -> None:
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) -> None:
+def test_a_phase_that_vanished_or_appeared_differs(paired: bool) -> None:
     full, flat = phase_curve(), phase_curve(heights=(0.10, 0.45, 0.44, 0.65, 0.40))
     for baseline, measured, answers in (
         (full, flat, (Presence.PRESENT, Presence.ABSENT)),
@@ -161,7 +161,7 @@ def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) 
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -> None:
+def test_a_reversal_that_appeared_or_vanished_differs(paired: bool) -> None:
     smooth = phase_curve()
     dented = smooth - np.where((np.arange(31) >= 19) & (np.arange(31) <= 20), 0.16, 0.0)
     for baseline, measured, answers in (
@@ -180,7 +180,7 @@ def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -
     assert abs(third.before) == pytest.approx(0.11, abs=0.03)
 
 
-def test_what_the_baseline_left_open_is_not_judged() -> None:
+def test_questions_that_are_inconclusive_in_the_baseline_are_not_judged() -> None:
     y = draw_curves(short(0.06), 64, seed=5)
     agreement = judge_intervals(draw_curves(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
     second = finding_of(agreement, 2, Question.PRESENCE)
@@ -188,14 +188,14 @@ def test_what_the_baseline_left_open_is_not_judged() -> None:
     assert agreement.verdict is Verdict.EQUIVALENT
 
 
-def test_a_baseline_that_is_certain_of_nothing_decides_nothing() -> None:
+def test_a_baseline_without_confirmed_phases_is_inconclusive() -> None:
     y = draw_curves(np.full(13, 0.3), 6, seed=0, sd=0.3, adjacent=0.2)
     agreement = judge_intervals(y, y, paired=True, alpha_diff=ALPHA)
     assert {finding.verdict for finding in agreement.findings} == {None}
     assert (agreement.verdict, agreement.paired) == (Verdict.INCONCLUSIVE, False)
 
 
-def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_noise() -> None:
+def test_confirmed_answers_on_both_sides_of_a_margin_do_not_differ_within_the_noise() -> None:
     """With many samples, what bfloat16 does to a layer's mean flips a rise that lies on its margin."""
     y = draw_curves(short(0.0608), 400, seed=6, sd=1e-3)
     x = y + np.where(np.arange(17) == 8, 1.6e-3, 0.0)
@@ -206,7 +206,7 @@ def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_nois
     assert strict.verdict is Verdict.DIFFERS
 
 
-def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
+def test_a_small_baseline_that_confirmed_by_chance_raises_no_alarm() -> None:
     """The truth lies just below the margin, the baseline by chance certainly above it, and this run knows better."""
     y = draw_curves(short(0.057), 32, seed=7, sd=0.05)
     lucky = y - y.mean(axis=0) + short(0.076)
@@ -219,7 +219,7 @@ def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
 
 @pytest.mark.parametrize("off", [-0.004, 0.0, 0.004])
 @pytest.mark.parametrize("paired", [True, False])
-def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bool) -> None:
+def test_unchanged_phases_near_the_margins_raise_no_alarm(off: float, paired: bool) -> None:
     """A fall and a reversal that lie on their margins, or within their standard errors of them."""
     edges = (0, 3, 4, 6, 9, 12, 15)
     mean = phase_curve(edges, (0.1, 0.4, 0.4 - 0.03 - off, 0.6, 0.6 - 0.06 - off, 0.7, 0.3))
@@ -229,7 +229,7 @@ def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bo
         assert judge_intervals(x, y, paired=paired, alpha_diff=ALPHA).verdict is not Verdict.DIFFERS
 
 
-def test_undecided_says_how_many_samples_would_decide() -> None:
+def test_an_inconclusive_phase_estimates_the_sufficient_number_of_samples() -> None:
     y = draw_curves(short(), 64, seed=9, sd=0.03)
     agreement = judge_intervals(draw_curves(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
     second = finding_of(agreement, 2, Question.PRESENCE)
@@ -266,7 +266,7 @@ def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_samples_of_one_picture_count_once(paired: bool) -> None:
+def test_samples_with_one_image_count_once(paired: bool) -> None:
     x, labels = add_rerun_noise(BASELINE, 0, sd=0.02), [i // 2 for i in range(128)]
     twice = judge_intervals(
         np.repeat(x, 2, axis=0),
@@ -279,7 +279,7 @@ def test_samples_of_one_picture_count_once(paired: bool) -> None:
     assert twice == judge_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
 
 
-def test_phases_prominence_and_margin_are_those_of_the_reference() -> None:
+def test_phases_prominence_and_margin_come_from_the_reference() -> None:
     """A run with few of the baseline's samples is judged on the phases of all."""
     reference = 2.0 * shift_curve(phase_curve(), 3.0)
     agreement = judge_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)

@@ -32,7 +32,7 @@ def test_a_noisy_baseline_is_refused() -> None:
     assert "phase 2" in (noise_refusal(phase_curve(), 0.021) or "")
 
 
-def test_pairing_wants_the_same_inputs_and_enough_of_them() -> None:
+def test_pairing_requires_the_same_inputs_and_enough_samples() -> None:
     ids, hashes = [f"s{i}" for i in range(64)], list(range(64))
     pairing = pair_samples(ids[::-1], ids, hashes[::-1], hashes)
     assert pairing.paired

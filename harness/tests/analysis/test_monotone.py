@@ -41,7 +41,7 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
     assert seen == set(Monotonicity)
 
 
-def test_a_reversal_inside_a_phase_is_found_where_it_is() -> None:
+def test_a_reversal_inside_a_phase_is_located() -> None:
     x = draw_curves(phase_curve((0, 5, 9, 20), (0.1, 0.4, 0.3, 0.8)), 64, seed=0)
     finding = judge_monotonicity(summarise(x), 0, 20, 1, 0.035)
     assert (finding.verdict, finding.layers) == (Monotonicity.VIOLATED, (5, 9))
@@ -62,7 +62,7 @@ def test_straight_and_flat_curves_are_monotone_but_a_flat_one_does_not_rise() ->
     assert judge_phase_rise(flat, 0, 12, 1, 0.05).verdict is Presence.ABSENT
 
 
-def test_weak_data_decide_nothing() -> None:
+def test_weak_data_are_inconclusive() -> None:
     x = draw_curves(phase_curve((0, 6, 12), (0.1, 0.16, 0.14)), 6, seed=0, sd=0.2, adjacent=0.5)
     assert judge_monotonicity(summarise(x), 0, 12, 1, 0.02).verdict is Monotonicity.INCONCLUSIVE
     assert judge_phase_rise(x, 0, 6, 1, 0.05).verdict is Presence.INCONCLUSIVE
@@ -88,7 +88,7 @@ def test_the_rise_has_its_paired_interval() -> None:
     assert wider.interval[1] - wider.effect == pytest.approx(5.0 * change.std(ddof=1) / np.sqrt(40))
 
 
-def test_the_rise_of_identical_rows_is_certain() -> None:
+def test_the_rise_of_identical_rows_is_exact() -> None:
     finding = judge_phase_rise(np.tile([0.0, 1.0, 0.5], (8, 1)), 0, 1, 1, 0.2)
     assert (finding.interval, finding.verdict) == ((1.0, 1.0), Presence.PRESENT)
 
@@ -104,7 +104,7 @@ def test_clusters_are_averaged_first() -> None:
 
 
 @pytest.mark.parametrize(("first", "last", "direction"), [(3, 3, 1), (4, 2, 1), (-1, 2, 1), (0, 13, 1), (0, 5, 0)])
-def test_what_is_no_interval_is_refused(first: int, last: int, direction: int) -> None:
+def test_invalid_intervals_are_refused(first: int, last: int, direction: int) -> None:
     x = draw_curves(np.full(13, 0.3), 8, 0)
     with pytest.raises(ValueError, match=r"not an interval|direction"):
         judge_monotonicity(summarise(x), first, last, direction, 0.02)

@@ -23,7 +23,7 @@ def test_the_shift_is_that_of_the_synthetic_curves() -> None:
         np.testing.assert_allclose(rows @ shift_by(31, layers), expected, atol=1e-12)
 
 
-def test_a_quiet_baseline_with_enough_samples_is_worth_writing() -> None:
+def test_a_baseline_with_low_noise_and_enough_samples_has_power() -> None:
     rng = np.random.default_rng(0)
     curve = curve_power(
         draw_curves(SHORT, 96, seed=1),
@@ -41,7 +41,7 @@ def test_a_quiet_baseline_with_enough_samples_is_worth_writing() -> None:
 
 
 def test_equivalence_under_noise_has_its_closed_form() -> None:
-    """Noise that moves whole curves: the mean's error is normal, and neither the shape nor a boundary moves."""
+    """Noise that shifts whole curves: the mean's error is normal, and neither the shape nor a boundary moves."""
     n, draws = 50, 150
     deviation = MARGIN * np.sqrt(n) / (stats.t.isf(0.025, n - 1) + 0.6)
     noise = deviation * np.random.default_rng(3).standard_normal((4000, 1)) * np.ones(13)
@@ -71,7 +71,7 @@ def test_few_noisy_samples_are_refused_with_both_shares_and_a_remedy() -> None:
     assert "3 times as many would not suffice: measure with less noise" in refusal
 
 
-def test_the_remedy_is_the_first_size_that_is_enough() -> None:
+def test_the_remedy_is_the_smallest_sufficient_number_of_samples() -> None:
     poor = Power("recall", "a loss", 1.0, 0.79, 64, 40)
     tried: list[float] = []
 
@@ -94,7 +94,7 @@ def test_the_remedy_is_the_first_size_that_is_enough() -> None:
         (1.0, None, True),
     ],
 )
-def test_what_is_enough(equivalent: float, found: float | None, enough: bool) -> None:
+def test_sufficient_power_needs_both_shares(equivalent: float, found: float | None, enough: bool) -> None:
     assert Power("recall", "a loss", equivalent, found, 64, 40).is_sufficient is enough
 
 
@@ -107,7 +107,7 @@ def test_noise_beyond_the_margin_is_never_equivalent_however_many_samples() -> N
         assert power.samples == round(40 * size)
 
 
-def test_a_loss_is_found_where_samples_have_many_words_and_not_where_few_have_one() -> None:
+def test_a_loss_of_recall_is_detected_with_many_words_per_sample_only() -> None:
     rng = np.random.default_rng(8)
     late = np.array([0.0, 0.0, 0.0, 0.05, 0.5])
     for n, words, found in ((160, 40, 1.0), (32, 1, 0.0)):
@@ -115,13 +115,13 @@ def test_a_loss_is_found_where_samples_have_many_words_and_not_where_few_have_on
         assert (power.detected, power.equivalent) == (found, 1.0)
 
 
-def test_recall_that_is_nowhere_has_nothing_to_lose() -> None:
+def test_a_loss_of_recall_needs_recall() -> None:
     hits = np.random.default_rng(9).binomial(10, 0.05, (64, 6))
     power = recall_power(hits, np.full(64, 10), alpha_diff=ALPHA, draws=5)
     assert (power.detected, power.is_sufficient) == (None, True)
 
 
-def test_recall_of_few_samples_is_not_equivalent_once_it_moves_at_all() -> None:
+def test_recall_of_few_samples_with_noise_is_not_equivalent() -> None:
     """The guard adds one sample of half the words: (0.5 + 0.5 t) / n exceeds the last point's 0.02 up to n = 75."""
     rng = np.random.default_rng(10)
     noise = np.zeros((300, 5))
@@ -133,7 +133,7 @@ def test_recall_of_few_samples_is_not_equivalent_once_it_moves_at_all() -> None:
     assert found == [0.0, 0.0, 1.0, 1.0]
 
 
-def test_samples_of_one_picture_are_drawn_together() -> None:
+def test_samples_with_one_image_are_drawn_together() -> None:
     curves = draw_curves(SHORT, 36, seed=11)
     noise = 5e-3 * np.random.default_rng(12).standard_normal(curves.shape)
     hits = np.random.default_rng(13).binomial(6, 0.4, (36, 13))
@@ -149,7 +149,7 @@ def test_samples_of_one_picture_are_drawn_together() -> None:
     assert recall == recall_power(np.repeat(hits, 2, axis=0), np.full(72, 6), clusters=labels, **options)
 
 
-def test_what_cannot_be_simulated_is_refused() -> None:
+def test_impossible_simulations_are_refused() -> None:
     curves = draw_curves(SHORT, 40, seed=0)
     with pytest.raises(ValueError, match="at least 7 points"):
         curve_power(curves[:, :6], margin=MARGIN, alpha_diff=ALPHA)

@@ -22,7 +22,7 @@ def confirmed_segments(x: FloatArray, prominence: float, start: int = 0) -> Conf
 
 
 def every_chain(up: BoolArray, down: BoolArray, start: int) -> list[list[tuple[int, int, int]]]:
-    """All alternating chains of non-overlapping moves, the empty one included."""
+    """All alternating chains of non-overlapping segments, the empty one included."""
     points, segments = len(up), []
 
     def extend(chain: list[tuple[int, int, int]], start_point: int, directions: tuple[int, ...]) -> None:
@@ -60,7 +60,7 @@ def longest_by_force(m: FloatArray, delta: float) -> int:
 
 @given(values=st.lists(st.integers(-4, 4), min_size=1, max_size=7), delta=st.integers(0, 6))
 @settings(max_examples=150, deadline=None)
-def test_moves_at_is_the_longest_chain_beyond_delta(values: list[int], delta: int) -> None:
+def test_the_segment_count_is_the_length_of_the_longest_chain(values: list[int], delta: int) -> None:
     m = np.array(values, dtype=np.float64)
     segments = persistence(m)
     assert segments.segment_count(delta) == longest_by_force(m, delta)
@@ -92,7 +92,7 @@ def test_persistence_of_a_known_curve() -> None:
     ],
     ids=["four", "plateaus", "three", "five", "down-up", "flat"],
 )
-def test_the_moves_of_known_curves_are_certified(mean: FloatArray, directions: tuple[int, ...]) -> None:
+def test_the_segments_of_known_curves_are_confirmed(mean: FloatArray, directions: tuple[int, ...]) -> None:
     x = draw_curves(mean, 64, seed=11)
     segments = confirmed_segments(x, 0.08)
     assert tuple(segment.direction for segment in segments.chain) == directions
@@ -104,7 +104,7 @@ def test_the_moves_of_known_curves_are_certified(mean: FloatArray, directions: t
         assert segment.rise == pytest.approx(x.mean(axis=0)[segment.last] - x.mean(axis=0)[segment.first])
 
 
-def test_a_chain_may_have_to_begin_upwards() -> None:
+def test_a_chain_can_be_required_to_start_with_a_rise() -> None:
     x = draw_curves(phase_curve((0, 12, 30), (0.6, 0.1, 0.5)), 64, seed=0)
     assert confirmed_segments(x, 0.05, start=1).count == 1
     assert confirmed_segments(x, 0.05, start=-1).count == 2
@@ -112,7 +112,7 @@ def test_a_chain_may_have_to_begin_upwards() -> None:
         confirmed_segments(x, 0.05, start=3)
 
 
-def test_weak_data_certify_less_and_exclude_less() -> None:
+def test_weak_data_confirm_fewer_segments_and_exclude_fewer() -> None:
     strong, weak = (
         confirmed_segments(draw_curves(phase_curve(), n, seed=4, sd=0.15, adjacent=0.5), 0.05) for n in (200, 6)
     )
@@ -120,8 +120,8 @@ def test_weak_data_certify_less_and_exclude_less() -> None:
     assert weak.count < 4 <= weak.at_most
 
 
-def test_moves_are_not_over_claimed() -> None:
-    """Curves whose moves are just too small: nothing beyond the truth in 40 draws at alpha = 0.01."""
+def test_no_more_segments_are_confirmed_than_there_are() -> None:
+    """Curves whose segments are just too small: nothing beyond the truth in 40 draws at alpha = 0.01."""
     mean = phase_curve((0, 15, 20, 30), (0.1, 0.50, 0.46, 0.60))
     for seed in range(40):
         segments = confirmed_segments(draw_curves(mean, 24, seed, adjacent=0.9), 0.05)

@@ -31,7 +31,7 @@ def test_uncorrelated_layers_have_the_closed_form(alpha: float, count: int, df: 
     assert bound == pytest.approx(independent_bound(count, df, alpha, sides), abs=0.03)
 
 
-def test_equal_layers_need_no_more_than_one() -> None:
+def test_identical_layers_have_the_bound_of_one_layer() -> None:
     assert simultaneous_bound(np.ones((9, 9)), 30, 1e-3) == pytest.approx(stats.t.isf(5e-4, 30), abs=0.006)
 
 
@@ -39,7 +39,7 @@ def neighbours(points: int, adjacent: float) -> FloatArray:
     return adjacent ** np.abs(np.subtract.outer(np.arange(points), np.arange(points)))
 
 
-def test_plain_draws_exceed_the_bound_as_often_as_they_should() -> None:
+def test_independent_draws_exceed_the_bound_at_the_stated_rate() -> None:
     covariance, rng = neighbours(12, 0.9), np.random.default_rng(1)
     normal = rng.standard_normal((60_000, 12)) @ covariance_root(covariance).T
     t = normal / np.sqrt(rng.chisquare(25, size=60_000) / 25)[:, None]
@@ -91,7 +91,7 @@ def test_the_root_times_its_transpose_is_the_covariance(rank: int) -> None:
     assert (np.triu(root, 1) == 0.0).all()
 
 
-def test_bounds_asked_for_in_between_change_nothing() -> None:
+def test_other_bounds_in_between_change_no_bound() -> None:
     """Draw are kept for the next bound over as many layers: they must come back as they were."""
     pairs = np.triu_indices(14, 1)
     requested = [

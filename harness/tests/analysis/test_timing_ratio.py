@@ -36,7 +36,7 @@ def test_the_interval_covers_the_true_ratio() -> None:
     assert np.mean([f.interval[0] <= 1.05 <= f.interval[1] for f in ratio]) >= 0.93
 
 
-def test_nothing_changed_raises_no_alarm_and_a_slowdown_does() -> None:
+def test_a_slowdown_raises_an_alarm_and_an_unchanged_time_does_not() -> None:
     same = [judge_slowdown(timing_ratio(pairs(1.06, seed)), 1.06).verdict for seed in range(200)]
     slow = [judge_slowdown(timing_ratio(pairs(1.06 * 1.25, seed)), 1.06).verdict for seed in range(200)]
     assert TimingVerdict.SLOWER not in same
@@ -60,7 +60,7 @@ def test_verdicts_compare_the_interval_with_the_factor(interval: tuple[float, fl
     assert (ratio.margin, ratio.n) == (1.15, 21)
 
 
-def test_one_slow_pair_moves_nothing() -> None:
+def test_one_slow_pair_does_not_change_the_verdict() -> None:
     logs = np.random.default_rng(1).normal(0.05, 0.02, 25)
     spoilt = logs.copy()
     spoilt[int(np.argmax(logs))] = 5.0

@@ -64,7 +64,9 @@ def test_ties_do_not_cost_rise(values: list[int], segments: int, start: int) -> 
 
 @given(values=INTEGER_CURVES, add=st.integers(-50, 50), power=st.integers(-3, 3), segments=st.integers(2, 5))
 @settings(max_examples=60, deadline=None)
-def test_adding_a_constant_and_scaling_leave_them(values: list[int], add: int, power: int, segments: int) -> None:
+def test_turning_points_do_not_depend_on_offset_or_scale(
+    values: list[int], add: int, power: int, segments: int
+) -> None:
     m = np.array(values, dtype=np.float64)
     for start in (1, -1, 0):
         assert turning_points(m * 2.0**power + add, segments, start) == turning_points(m, segments, start)
@@ -73,7 +75,7 @@ def test_adding_a_constant_and_scaling_leave_them(values: list[int], add: int, p
             assert turning_points(-m, segments, -start) == turning_points(m, segments, start)
 
 
-def test_of_equal_tops_the_earliest_layer_is_taken() -> None:
+def test_ties_are_resolved_to_the_earliest_layer() -> None:
     assert turning_points([0.0, 1.0, 2.0, 2.0, 2.0, 1.0, 0.0], 2) == (2,)
     assert turning_points([2.0, 0.0, 0.0, 2.0, 2.0, 0.0], 3, start=-1) == (1, 3)
 
@@ -89,7 +91,7 @@ def test_impossible_segmentations_are_refused(segments: int, start: int) -> None
         turning_points(np.arange(5.0), segments, start)
 
 
-def test_half_heights_of_straight_moves_are_the_middles() -> None:
+def test_half_heights_of_straight_segments_are_their_middles() -> None:
     np.testing.assert_allclose(half_heights(phase_curve(), EDGES[1:-1]), [3.5, 11.0, 19.5, 27.0])
 
 
@@ -99,7 +101,7 @@ def test_half_height_is_the_first_crossing() -> None:
     np.testing.assert_allclose(half_heights([1.0, 0.5, 0.0], []), [1.0])
 
 
-def test_half_height_is_missing_where_there_is_no_height() -> None:
+def test_a_segment_without_height_has_no_half_height() -> None:
     rows = np.array([[0.0, 0.0, 0.0, 1.0], [np.nan, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, np.nan]])
     result = half_heights(rows, np.array([[2], [2], [1]]))
     np.testing.assert_allclose(result, [[np.nan, 2.5], [np.nan, 2.5], [0.5, np.nan]])
@@ -148,7 +150,7 @@ def test_samples_of_one_cluster_count_once() -> None:
     )
 
 
-def test_the_start_is_chosen_on_the_mean() -> None:
+def test_the_direction_of_the_first_segment_is_chosen_on_the_mean() -> None:
     x = draw_curves(-phase_curve(), 32, seed=0)
     result = boundary_intervals(x, start=0)
     assert result.start == -1
@@ -160,7 +162,7 @@ def test_a_flat_curve_has_no_half_heights() -> None:
     assert all(np.isnan([b.estimate, b.low, b.high]).all() for b in result.half_heights)
 
 
-def test_values_that_are_not_finite_are_named() -> None:
+def test_non_finite_values_are_reported() -> None:
     x = np.zeros((4, 6))
     x[2, 5] = np.nan
     with pytest.raises(ValueError, match="sample 2 at layer 5"):
@@ -193,7 +195,7 @@ def test_a_half_height_away_from_plateaus_keeps_its_percentile_interval() -> Non
         assert height.high == pytest.approx(np.quantile(column, 0.975, method="higher"), abs=1e-9)
 
 
-def test_one_move_has_a_half_height_and_no_turning_point() -> None:
+def test_one_segment_has_a_half_height_and_no_turning_point() -> None:
     result = boundary_intervals(draw_curves(np.linspace(0.0, 1.0, 9), 32, 0), segments=1)
     assert result.turning_points == ()
     assert result.half_heights[0].low <= 4.0 <= result.half_heights[0].high
