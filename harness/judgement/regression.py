@@ -81,7 +81,7 @@ def irreproducible_reason(measured: Profile, baseline: Baseline, inputs: InputMa
         types = f"{measured.environment.dtype} against {owner} {baseline.profile.environment.dtype}"
         return f"{types}: no per-sample tolerance is calibrated for these; {remedy}"
     if not len(inputs.pairing.measured):
-        return "no sample is the baseline's; draw the same samples with the baseline's seed"
+        return "no sample is in the baseline; draw the same samples with the baseline's seed"
     return ""
 
 
