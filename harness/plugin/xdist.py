@@ -85,4 +85,4 @@ def pytest_testnodedown(node: Any) -> None:
         raise pytest.UsageError(output[_USAGE])
     if _FINDINGS in output:
         # Sent by a worker of this run, which executes the same code as the same user.
-        node.config.stash[SESSION].results.add(pickle.loads(output[_FINDINGS]))  # noqa: S301
+        node.config.stash[SESSION].results.merge(pickle.loads(output[_FINDINGS]))  # noqa: S301
