@@ -74,7 +74,8 @@ def test_a_layer_that_nearly_follows_from_the_others_keeps_its_own_covariance() 
 
 
 @pytest.mark.parametrize(
-    ("n", "message"), [(1, "a summary of 1 rows has no covariance"), (4, "more than rank 3 is not that of 4 rows")]
+    ("n", "message"),
+    [(1, "a summary of 1 rows has no covariance"), (4, "4 rows cannot have a covariance of rank above 3")],
 )
 def test_a_summary_that_no_rows_have_is_refused(n: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -29,7 +29,7 @@ def test_noise_is_the_largest_shift_of_a_mean_and_of_a_sample() -> None:
 
 
 def test_noise_of_other_samples_is_refused() -> None:
-    with pytest.raises(ValueError, match="not of the same samples"):
+    with pytest.raises(ValueError, match="does not match a baseline of shape"):
         noise_between(np.zeros((3, 4)), np.zeros((4, 4)))
 
 
