@@ -127,7 +127,7 @@ def test_two_processes_exclude_the_same_samples_as_one(tmp_path: Path) -> None:
         chosen = ("-k", "inter_similarity and llava", "--phase-update-new", "--phase-batch-size", "4")
         done = run_cases(tmp_path, name, launcher, *chosen, TINY_FAULT="refused")
         assert done.returncode != 0, "62 samples are too few for a baseline"
-        assert done.stdout.count("rejects its image of 1200 x 5 pixels") == 1
+        assert done.stdout.count("phase: tiny: left out 2 (LlavaProcessor rejects its image of 1200 x 5 pixels") == 1
         assert done.stdout.count("needs at least 64 samples, not 62") > 0
 
 
