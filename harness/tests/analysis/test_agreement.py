@@ -159,7 +159,7 @@ def test_a_constant_difference_beyond_the_margin_differs() -> None:
 
 
 def test_an_unchanged_measure_raises_no_alarm() -> None:
-    """100 null comparisons, half of them paired with noise of a coarse data type, half with fresh samples."""
+    """Test 100 comparisons without a change: half paired with the noise of a coarse data type, half new samples."""
     for seed in range(50):
         baseline = draw_curves(phase_curve(), 64, seed=1000 + seed)
         assert judged(add_rerun_noise(baseline, seed, sd=0.01), baseline).verdict is Verdict.EQUIVALENT
@@ -236,7 +236,7 @@ def test_unchanged_recall_reproduces_and_lost_recall_differs() -> None:
 
 
 def test_a_loss_of_recall_in_few_samples_is_inconclusive() -> None:
-    """Without variance the rule would be sure at any n; the added sample asks for more of them."""
+    """Identical samples have no variance, so only the rule of the added sample requires more of them."""
     two = np.zeros((128, POINTS))
     two[:2, 20] = 0.125
     for n, verdict in ((40, Verdict.INCONCLUSIVE), (128, Verdict.EQUIVALENT)):

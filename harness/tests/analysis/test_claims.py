@@ -63,7 +63,7 @@ def test_all_claims_hold_for_a_curve_as_in_the_paper() -> None:
     ids=["three", "five", "one rise", "first down", "flat"],
 )
 def test_other_numbers_of_segments_are_not_four_phases(inter: FloatArray, count: int) -> None:
-    """Counted from the first upward move where there are no more than four: a chain that begins downwards has three."""
+    """A chain of at most four segments is counted from its first rise; one that starts with a fall has three."""
     claim = four_phases(reading(inter, sd=0.01))
     assert claim.verdict is FAILS
     assert claim.decisive.name == "four monotone segments"
@@ -71,7 +71,7 @@ def test_other_numbers_of_segments_are_not_four_phases(inter: FloatArray, count:
 
 
 def test_a_reversal_inside_a_phase_fails_with_four_segments() -> None:
-    """Smaller than the prominence of a fifth and sixth move, larger than the margin of a reversal."""
+    """The reversal exceeds its margin, but is below the prominence of two further segments."""
     dented = np.interp(np.arange(POINTS), (0, 7, 15, 18, 20, 24, 30), (0.10, 0.45, 0.20, 0.42, 0.375, 0.65, 0.40))
     claim = four_phases(reading(dented, sd=0.02))
     assert part(claim, "four monotone segments") is HOLDS
@@ -124,7 +124,7 @@ def test_claims_on_weak_data_are_inconclusive() -> None:
 
 
 def test_noise_confirms_no_claim() -> None:
-    """On flat and on once-rising curves no claim about phases II to IV is ever granted."""
+    """No claim about phases II to IV holds on curves that are flat or rise once."""
     for seed in range(4):
         for mean in (np.full(POINTS, 0.3), phase_curve((0, 30), (0.1, 0.6))):
             found = reading(mean, seed=seed, n=24)

@@ -1,4 +1,4 @@
-"""What exceeds a control is found where it is, and a curve that is its own control shows nothing."""
+"""Differences to a control are located, and a curve equal to its control has none."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_claim_reports_its_difference_to_each_control(reading: PhaseReadin
     assert (curves["blank"].above, curves["blank"].below) == ((), ())
     third = {difference.control: difference for difference in claims["inter-modal"].control_differences}
     assert claims["inter-modal"].verdict is ClaimVerdict.HOLDS
-    # The bump covers both ends of phase III: the rise is the control's as well.
+    # The bump covers both ends of phase III, so the control has the same rise.
     assert third["noise"].effect == pytest.approx(0.0, abs=1e-9)
     assert not third["noise"].confirmed
     assert not third["blank"].confirmed

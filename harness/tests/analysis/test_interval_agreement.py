@@ -1,4 +1,4 @@
-"""What held in each phase of the baseline and holds now: against the rule written out, and where nothing is judged."""
+"""Presence and monotonicity of phases, compared with a literal rule; inconclusive baselines are not judged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BASELINE = draw_curves(phase_curve(), 64, seed=100)
 
 
 def short(fall: float = 0.2) -> FloatArray:
-    """Four phases in 16 layers, the second a fall of so much: prominence 0.06, a reversal of 0.03 does not count."""
+    """Return four phases in 16 layers, the second a fall of this size. Prominence 0.06; a reversal of 0.03 passes."""
     return phase_curve((0, 4, 8, 12, 16), (0.1, 0.5, 0.5 - fall, 0.7, 0.3))
 
 
@@ -36,7 +36,7 @@ def finding_of(agreement: IntervalAgreement, phase: int, question: Question) -> 
 
 
 def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
-    """Return the paired rule written out: every pair of layers by itself, each bound in the units of its own spread."""
+    """Return the verdicts of the paired rule, computed separately for every pair of layers."""
     n, points = y.shape
     mean = y.mean(axis=0)
     spread = float(np.ptp(mean))
@@ -196,7 +196,7 @@ def test_a_baseline_without_confirmed_phases_is_inconclusive() -> None:
 
 
 def test_confirmed_answers_on_both_sides_of_a_margin_do_not_differ_within_the_noise() -> None:
-    """With many samples, what bfloat16 does to a layer's mean flips a rise that lies on its margin."""
+    """With many samples, the rounding of bfloat16 reverses the answer for a rise that lies on its margin."""
     y = draw_curves(short(0.0608), 400, seed=6, sd=1e-3)
     x = y + np.where(np.arange(17) == 8, 1.6e-3, 0.0)
     second = finding_of(judge_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
@@ -207,7 +207,7 @@ def test_confirmed_answers_on_both_sides_of_a_margin_do_not_differ_within_the_no
 
 
 def test_a_small_baseline_that_confirmed_by_chance_raises_no_alarm() -> None:
-    """The truth lies just below the margin, the baseline by chance certainly above it, and this run knows better."""
+    """The true fall is just below the margin; the baseline confirmed it by chance, and the run is conclusive."""
     y = draw_curves(short(0.057), 32, seed=7, sd=0.05)
     lucky = y - y.mean(axis=0) + short(0.076)
     x = draw_curves(short(0.057), 3000, seed=8, sd=0.05)
@@ -220,7 +220,7 @@ def test_a_small_baseline_that_confirmed_by_chance_raises_no_alarm() -> None:
 @pytest.mark.parametrize("off", [-0.004, 0.0, 0.004])
 @pytest.mark.parametrize("paired", [True, False])
 def test_unchanged_phases_near_the_margins_raise_no_alarm(off: float, paired: bool) -> None:
-    """A fall and a reversal that lie on their margins, or within their standard errors of them."""
+    """Test a fall and a reversal on their margins, or within a standard error of them."""
     edges = (0, 3, 4, 6, 9, 12, 15)
     mean = phase_curve(edges, (0.1, 0.4, 0.4 - 0.03 - off, 0.6, 0.6 - 0.06 - off, 0.7, 0.3))
     for seed in range(12):
@@ -280,7 +280,7 @@ def test_samples_with_one_image_count_once(paired: bool) -> None:
 
 
 def test_phases_prominence_and_margin_come_from_the_reference() -> None:
-    """A run with few of the baseline's samples is judged on the phases of all."""
+    """A run with few of the baseline's samples uses the phases of all baseline samples."""
     reference = 2.0 * shift_curve(phase_curve(), 3.0)
     agreement = judge_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)
     ends = (0, *turning_points(reference, 4), 30)

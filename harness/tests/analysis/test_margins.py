@@ -1,4 +1,4 @@
-"""Margins come with their reasons; a comparison in pairs wants the same samples."""
+"""Margins have reasons, and a paired comparison requires the same samples."""
 
 from __future__ import annotations
 

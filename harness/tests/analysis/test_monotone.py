@@ -11,7 +11,7 @@ from harness.tests.support.synthetic_curves import draw_curves, phase_curve
 
 
 def literal_verdict(x: np.ndarray, first: int, last: int, direction: int, margin: float) -> Monotonicity:
-    """Return the rule in two loops, with the paired t statistic of every pair of layers by itself."""
+    """Return the verdict of the rule in two loops, with a separate paired t statistic for every pair of layers."""
     inside = x[:, first : last + 1]
     n = len(inside)
     pairs = np.triu_indices(inside.shape[1], 1)

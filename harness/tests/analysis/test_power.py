@@ -41,7 +41,7 @@ def test_a_baseline_with_low_noise_and_enough_samples_has_power() -> None:
 
 
 def test_equivalence_under_noise_has_its_closed_form() -> None:
-    """Noise that shifts whole curves: the mean's error is normal, and neither the shape nor a boundary moves."""
+    """With noise that shifts whole curves, the mean error is normal; shape and boundaries do not change."""
     n, draws = 50, 150
     deviation = MARGIN * np.sqrt(n) / (stats.t.isf(0.025, n - 1) + 0.6)
     noise = deviation * np.random.default_rng(3).standard_normal((4000, 1)) * np.ones(13)
@@ -122,7 +122,7 @@ def test_a_loss_of_recall_needs_recall() -> None:
 
 
 def test_recall_of_few_samples_with_noise_is_not_equivalent() -> None:
-    """The guard adds one sample of half the words: (0.5 + 0.5 t) / n exceeds the last point's 0.02 up to n = 75."""
+    """The rule adds one sample that loses half its words: (0.5 + 0.5 t) / n exceeds the margin 0.02 up to n = 75."""
     rng = np.random.default_rng(10)
     noise = np.zeros((300, 5))
     noise[:, 2] = 1e-3 * rng.standard_normal(300)

@@ -22,11 +22,11 @@ def confirmed_segments(x: FloatArray, prominence: float, start: int = 0) -> Conf
 
 
 def every_chain(up: BoolArray, down: BoolArray, start: int) -> list[list[tuple[int, int, int]]]:
-    """All alternating chains of non-overlapping segments, the empty one included."""
-    points, segments = len(up), []
+    """Return all alternating chains of non-overlapping segments, including the empty one."""
+    points, chains = len(up), []
 
     def extend(chain: list[tuple[int, int, int]], start_point: int, directions: tuple[int, ...]) -> None:
-        segments.append(chain)
+        chains.append(chain)
         for s in range(start_point, points):
             for t in range(s + 1, points):
                 for direction in directions:
@@ -34,7 +34,7 @@ def every_chain(up: BoolArray, down: BoolArray, start: int) -> list[list[tuple[i
                         extend([*chain, (s, t, direction)], t, (-direction,))
 
     extend([], 0, (1, -1) if start == 0 else (start,))
-    return segments
+    return chains
 
 
 @pytest.mark.parametrize("start", [1, -1, 0])
@@ -45,7 +45,7 @@ def test_the_longest_chain_is_the_longest_of_all(start: int) -> None:
         up, down = rng.random((2, points, points)) < rng.uniform(0.1, 0.5)
         gain = rng.random((points, points))
         chain = list(longest_chain(up, down, gain, start))
-        # A pair that may rise and fall makes two chains of one worth: their worth is compared.
+        # A pair that may rise and fall yields two chains of the same gain, so gains are compared.
         worth = {
             tuple(segments): (len(segments), round(sum(gain[s, t] for s, t, _ in segments), 9))
             for segments in every_chain(up, down, start)
@@ -121,7 +121,7 @@ def test_weak_data_confirm_fewer_segments_and_exclude_fewer() -> None:
 
 
 def test_no_more_segments_are_confirmed_than_there_are() -> None:
-    """Curves whose segments are just too small: nothing beyond the truth in 40 draws at alpha = 0.01."""
+    """On curves whose segments are just too small, none of 40 draws confirms too many at alpha = 0.01."""
     mean = phase_curve((0, 15, 20, 30), (0.1, 0.50, 0.46, 0.60))
     for seed in range(40):
         segments = confirmed_segments(draw_curves(mean, 24, seed, adjacent=0.9), 0.05)

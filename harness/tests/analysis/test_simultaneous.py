@@ -11,7 +11,7 @@ from harness.analysis.simultaneous import _drawn, covariance_root, simultaneous_
 
 
 def independent_bound(count: int, df: float, alpha: float, sides: int) -> float:
-    """Closed form for uncorrelated T: given the common scale they are independent normal."""
+    """Return the closed form for uncorrelated T: given the common scale, the values are independent and normal."""
 
     def exceed(c: float) -> float:
         def given_scale(w: float) -> float:
@@ -92,7 +92,7 @@ def test_the_root_times_its_transpose_is_the_covariance(rank: int) -> None:
 
 
 def test_other_bounds_in_between_change_no_bound() -> None:
-    """Draw are kept for the next bound over as many layers: they must come back as they were."""
+    """Draws are cached for the next bound over the same number of layers and must not change."""
     pairs = np.triu_indices(14, 1)
     requested = [
         lambda: simultaneous_bound(neighbours(31, 0.97), 63, 1e-4),
@@ -107,7 +107,7 @@ def test_other_bounds_in_between_change_no_bound() -> None:
 
 
 def test_a_bound_is_the_root_of_the_estimate_over_all_draws_at_once() -> None:
-    """The same draws counted in one piece, without blocks: every value of every layer."""
+    """Compare with the same draws counted at once, without blocks."""
     covariance, df, alpha = neighbours(41, 0.97), 63.0, 1e-4
     first, last = np.triu_indices(41, 1)
     bound = simultaneous_bound(covariance, df, alpha, pairs=(first, last))

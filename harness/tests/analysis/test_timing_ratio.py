@@ -9,7 +9,7 @@ from harness.analysis.timing import TimingRatio, TimingVerdict, judge_slowdown, 
 
 
 def pairs(ratio: float, seed: int, n: int = 21) -> np.ndarray:
-    """Log ratios with the spread of paired timings and a few slow outliers."""
+    """Return log ratios with the spread of paired timings and a few slow outliers."""
     rng = np.random.default_rng(seed)
     outliers = (rng.random(n) < 0.1) * rng.exponential(0.5, n)
     return np.log(ratio) + 0.03 * rng.standard_normal(n) + outliers
@@ -21,7 +21,7 @@ def test_the_interval_ends_are_the_order_statistics_of_the_binomial(n: int) -> N
     ratio = timing_ratio(logs)
 
     def coverage(cut: int) -> float:
-        """P(at most `cut` - 1 of n fall on one side of the median), both sides."""
+        """Return the two-sided probability that at most `cut` - 1 of n values fall on one side of the median."""
         return 1.0 - 2.0 * sum(comb(n, k) for k in range(cut)) / 2.0**n
 
     cut = max(c for c in range(1, n // 2) if coverage(c) >= 0.95)

@@ -29,7 +29,7 @@ def total_rise(m: FloatArray, inside: tuple[int, ...], start: int) -> float:
 
 
 def brute_force(m: FloatArray, segments: int, start: int) -> tuple[float, tuple[int, ...]]:
-    """Return the best total rise over all boundaries, with the boundaries that are first in order of layers."""
+    """Return the largest total rise over all boundaries, with the earliest boundaries that attain it."""
     every = [
         (total_rise(m, inside, direction), inside)
         for direction in ((1, -1) if start == 0 else (start,))
@@ -70,7 +70,7 @@ def test_turning_points_do_not_depend_on_offset_or_scale(
     m = np.array(values, dtype=np.float64)
     for start in (1, -1, 0):
         assert turning_points(m * 2.0**power + add, segments, start) == turning_points(m, segments, start)
-        # Where both starts are equally good the upward one is taken: mirrored curves agree only for a given start.
+        # If both directions are equally good, the first segment rises; so mirrored curves agree only for a fixed start.
         if start:
             assert turning_points(-m, segments, -start) == turning_points(m, segments, start)
 

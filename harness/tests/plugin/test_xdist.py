@@ -57,11 +57,11 @@ def test_workers_write_the_same_files_and_output_as_one_process(tmp_path: Path) 
 @pytest.mark.slow
 def test_inconclusive_runs_and_usage_errors_fail_with_workers(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
-    run_cases(tmp_path, "mute", PYTHON, "--phase-update-new")
+    run_cases(tmp_path, "inconclusive", PYTHON, "--phase-update-new")
     few = ("--phase-dtype", "bf16", "--phase-samples", "8")
-    mute = run_cases(tmp_path, "mute", PYTHON, *few, "-n", "2", "-k", "inter")
-    output = " ".join(mute.stdout.split())
-    assert (mute.returncode, output.count("the suite is inconclusive")) == (pytest.ExitCode.TESTS_FAILED, 1)
-    misused = run_cases(tmp_path, "mute", PYTHON, "--phase-model", "llava-1.5-7b", "-n", "2")
+    inconclusive = run_cases(tmp_path, "inconclusive", PYTHON, *few, "-n", "2", "-k", "inter")
+    output = " ".join(inconclusive.stdout.split())
+    assert (inconclusive.returncode, output.count("the suite is inconclusive")) == (pytest.ExitCode.TESTS_FAILED, 1)
+    misused = run_cases(tmp_path, "inconclusive", PYTHON, "--phase-model", "llava-1.5-7b", "-n", "2")
     assert misused.returncode == pytest.ExitCode.USAGE_ERROR
     assert "llava-1.5-7b-tiny was requested and cannot be measured here" in misused.stderr
