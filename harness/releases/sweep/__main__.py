@@ -11,7 +11,6 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from harness.releases.sweep.tiny_model import DEPTH
 from harness.releases.sweep.type_verdicts import (
     TypeOutcome,
     types_page,
@@ -19,6 +18,7 @@ from harness.releases.sweep.type_verdicts import (
     verdict_on,
     vision_language_types,
 )
+from harness.releases.tiny.tiny_model import DEPTH
 from harness.storage.files import write_atomically
 
 

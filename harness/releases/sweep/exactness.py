@@ -19,7 +19,7 @@ from harness.probe.lens_task import KS, LensTask, References
 from harness.probe.observation import Readings, observing
 from harness.probe.self_checks import check_image_positions, collect_placeholder_masks
 from harness.probe.similarity import GroupSums, upcast
-from harness.releases.sweep.prompts import TinyPrompt, run_prompt
+from harness.releases.tiny.prompts import TinyPrompt, run_prompt
 
 _TOLERANCE = 2e-4
 _OTHER_IMAGES = 4

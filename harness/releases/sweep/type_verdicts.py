@@ -17,8 +17,8 @@ from harness.models.anatomy import AnatomyError, find_anatomy
 from harness.models.kinds import kind_of
 from harness.probe.attention import AttentionError
 from harness.releases.sweep.exactness import examine
-from harness.releases.sweep.prompts import tiny_prompt
-from harness.releases.sweep.tiny_model import tiny_model
+from harness.releases.tiny.prompts import tiny_prompt
+from harness.releases.tiny.tiny_model import tiny_model
 from harness.storage.templates import render
 
 

@@ -18,7 +18,7 @@ from harness.models.anatomy import find_anatomy
 from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 from harness.probe.separators import SEPARATOR_POLICY, exclude_separators, find_separators
-from harness.releases.sweep.tiny_model import draw_weights
+from harness.releases.tiny.tiny_model import draw_weights
 from harness.tests.support.processors import FAMILIES, make_processor
 from harness.tests.support.tiny import tiny_profile, tiny_samples
 

@@ -10,8 +10,8 @@ import pytest
 import harness
 from harness.models.kinds import KINDS
 from harness.models.registry import MODELS
-from harness.releases.sweep.tiny_fields import TINY_FIELDS
 from harness.releases.sweep.type_verdicts import vision_language_types
+from harness.releases.tiny.tiny_fields import TINY_FIELDS
 
 ROOT = Path(harness.__file__).parent
 NAMES = {*vision_language_types(), *vision_language_types().values(), *KINDS, *TINY_FIELDS, *MODELS}

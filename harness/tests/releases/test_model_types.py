@@ -16,9 +16,6 @@ from harness.models.kinds import KINDS
 from harness.probe.attention import _GATE, _connections
 from harness.probe.noise import replace_features_by_noise
 from harness.releases.sweep.exactness import ExactnessError, examine
-from harness.releases.sweep.prompts import TinyPrompt, tiny_prompt
-from harness.releases.sweep.tiny_fields import TINY_FIELDS
-from harness.releases.sweep.tiny_model import DEPTH, tiny_config, tiny_model
 from harness.releases.sweep.type_verdicts import (
     TypeOutcome,
     TypeVerdict,
@@ -27,6 +24,9 @@ from harness.releases.sweep.type_verdicts import (
     verdict_on,
     vision_language_types,
 )
+from harness.releases.tiny.prompts import TinyPrompt, tiny_prompt
+from harness.releases.tiny.tiny_fields import TINY_FIELDS
+from harness.releases.tiny.tiny_model import DEPTH, tiny_config, tiny_model
 
 TYPES = vision_language_types()
 PAGE = Path(__file__).parents[3] / "docs" / "model-types.md"

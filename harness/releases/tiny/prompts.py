@@ -16,7 +16,7 @@ from harness.models.prompts.prompt import TokenGroups
 from harness.models.vlm import count_image_features
 from harness.probe.self_checks import collect_placeholder_masks
 from harness.probe.separators import assign_separators_to_other, find_separators
-from harness.releases.sweep.image_forms import Inputs, list_image_forms
+from harness.releases.tiny.image_forms import Inputs, list_image_forms
 
 _BATCH = 2
 _BOS = 1

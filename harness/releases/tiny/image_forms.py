@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.releases.sweep.tiny_model import SIDE
+from harness.releases.tiny.tiny_model import SIDE
 
 _PATCHES = SIDE * SIDE
 Inputs = dict[str, torch.Tensor]

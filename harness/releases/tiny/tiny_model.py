@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from harness.models.anatomy import refuse_unmeasurable
-from harness.releases.sweep.tiny_fields import TINY_FIELDS
+from harness.releases.tiny.tiny_fields import TINY_FIELDS
 
 DEPTH = 4
 # Patches along one side of an image, enough for every kind of patch merging.
