@@ -26,27 +26,32 @@ class LockedError(PhaseError):
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[bool]:
+def locked(directory: Path, patience: float | None = None) -> Iterator[bool]:
     """Create a directory and hold its lock. The system releases the lock when the process ends, even if killed.
+
+    Args:
+        directory: the directory.
+        patience: seconds to wait for another process that holds the lock; a minute if None.
 
     Yields:
         True, or False if the file system has no locks, so others may change the directory meanwhile.
 
     Raises:
-        LockedError: another process does not release the lock within a minute.
+        LockedError: another process does not release the lock in time.
         OSError: the directory cannot be created or written to.
     """
     from filelock import FileLock, Timeout
 
+    seconds = _PATIENCE if patience is None else patience
     prepare_directory(directory)
     path = directory / LOCK_FILE
-    lock = FileLock(path, timeout=_PATIENCE, fallback_to_soft=False)
+    lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
     is_locked = True
     try:
         lock.acquire()
     except Timeout:
         raise LockedError(
-            f"{directory} is being changed by {_holder(path)}, which has not released {path} within {_PATIENCE:.0f} s; "
+            f"{directory} is being changed by {_holder(path)}, which has not released {path} within {seconds:.0f} s; "
             "wait until it ends and run again"
         ) from None
     except OSError as error:
