@@ -41,6 +41,11 @@ _READ_RELEASES = (
 _IMPORT_ALL = f"import harness, transformers.modeling_utils, transformers.models.auto.modeling_auto; {_READ_RELEASES}"
 
 
+def is_number(text: str) -> bool:
+    """Return True if a text is the number of a release, such as 5.4.0 or 5.0.0rc1."""
+    return bool(_NUMBER.fullmatch(text))
+
+
 class InstallError(PhaseError):
     """An environment cannot be created or its packages cannot be imported; the message has the reason."""
 
@@ -62,7 +67,7 @@ class Release:
         Raises:
             PhaseError: it is no release number, not "installed" and no checkout of transformers.
         """
-        if torch and not _NUMBER.fullmatch(torch):
+        if torch and not is_number(torch):
             raise PhaseError(f"{torch!r} is no release number of torch; give one such as 2.14.1")
         release = cls(text, torch)
         if release.checkout is None or (release.checkout / _SOURCE).is_file():
@@ -82,7 +87,7 @@ class Release:
     @property
     def checkout(self) -> Path | None:
         """The absolute path of the checkout, or None for a number and for the running environment."""
-        if self.text == INSTALLED or _NUMBER.fullmatch(self.text):
+        if self.text == INSTALLED or is_number(self.text):
             return None
         return Path(self.text).expanduser().resolve()
 
@@ -94,7 +99,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class ReleaseEnvironment:
     """An interpreter, the environment variables of its processes, and the releases that it imports."""
 
     python: Path
@@ -112,7 +117,7 @@ class Environment:
         return [str(self.python), *arguments]
 
 
-def prepare_environment(release: Release, log: Path, run: Runner = run_command) -> Environment:
+def prepare_environment(release: Release, log: Path, run: Runner = run_command) -> ReleaseEnvironment:
     """Return the environment of a release; create it the first time.
 
     The running environment stands for "installed". Every other release has a virtual environment on top of the running
@@ -128,9 +133,9 @@ def prepare_environment(release: Release, log: Path, run: Runner = run_command) 
         OSError: the cache directory cannot be written to.
     """
     if release.text == INSTALLED and not release.torch:
-        return _read_releases(Environment(Path(sys.executable), _own_variables()), release, log, run)
+        return _read_releases(ReleaseEnvironment(Path(sys.executable), _own_variables()), release, log, run)
     home = default_cache() / "environments" / _name(release)
-    environment = Environment(_interpreter(home / "venv"), _variables(release))
+    environment = ReleaseEnvironment(_interpreter(home / "venv"), _variables(release))
     ready, is_checkout = home / "phase-ready", release.checkout is not None
     known = _content(ready)
     if known and not is_checkout:
@@ -178,8 +183,8 @@ def _create(release: Release, home: Path, log: Path, run: Runner) -> None:
 
 
 def _read_releases(
-    environment: Environment, release: Release, log: Path, run: Runner, code: str = _READ_RELEASES
-) -> Environment:
+    environment: ReleaseEnvironment, release: Release, log: Path, run: Runner, code: str = _READ_RELEASES
+) -> ReleaseEnvironment:
     """Return the environment with the releases that it imports.
 
     Raises:
@@ -189,7 +194,7 @@ def _read_releases(
     text = _run_or_raise(f"{release.title} cannot be imported", command, log, run, environment.variables)
     transformers, _, torch = last_line(text, "").partition(" ")
     complete = replace(environment, transformers=transformers, torch=torch)
-    number = release.text if _NUMBER.fullmatch(release.text) else ""
+    number = release.text if is_number(release.text) else ""
     # pip takes 5.4 as 5.4.0; some releases write 5.0.0.rc1 for 5.0.0rc1.
     pairs = ((transformers.replace(".rc", "rc"), number), (torch, release.torch))
     if any(asked and not f"{found}.".startswith(f"{asked}.") for found, asked in pairs):

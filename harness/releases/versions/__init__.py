@@ -1,1 +1,1 @@
-"""The version matrix: the type sweep and the bundled pairs, each cell in a fresh environment."""
+"""The version matrix: the type sweep and the bundled pairs, each cell in the environment of its releases."""

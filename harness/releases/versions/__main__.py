@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,15 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.errors import PhaseError
+from harness.releases.environments import Runner, is_number, run_command
 from harness.releases.versions.cell_outcome import CHECKOUT, PARTS, TORCH, TRANSFORMERS, cells_of
-from harness.releases.versions.matrix import Matrix, Runner, run_command
+from harness.releases.versions.matrix import Matrix
 from harness.releases.versions.versions_page import findings, matrix_table, versions_page
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
 
 _PROGRAM = "python -m harness.releases.versions"
-_VERSION = re.compile(r"\d+(\.\d+)+((a|b|rc)\d+)?(\.post\d+)?")
 
 
 def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> int:
@@ -31,7 +30,6 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
     options = _parser().parse_args(arguments)
     matrix = Matrix(
         results=default_cache() / "versions",
-        keep=options.keep,
         parts=(options.only,) if options.only else tuple(PARTS),
         anew=options.anew,
         run=run,
@@ -67,14 +65,13 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.add_argument("--only", choices=tuple(PARTS), help="run only the type sweep or only the bundled pairs")
     parser.add_argument("--anew", action="store_true", help="run finished cells again")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the environments in DIR and reuse them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes of all cells")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the matrix and the findings in Markdown")
     return parser
 
 
 def _version(text: str) -> str:
-    if not _VERSION.fullmatch(text):
+    if not is_number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no version number, such as 5.8.1")
     return text
 

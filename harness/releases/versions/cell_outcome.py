@@ -17,6 +17,7 @@ from harness.analysis.mean_difference import Verdict
 from harness.errors import PhaseError
 from harness.models.registry import MODELS
 from harness.profile.pair import Pair
+from harness.releases.environments import Release
 from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
 
@@ -47,12 +48,17 @@ class ReleaseCell:
     torch: str
 
     @property
+    def release(self) -> Release:
+        """The two releases as those of an environment."""
+        return Release(self.transformers, self.torch)
+
+    @property
     def name(self) -> str:
-        """The name of the cell's environment and files."""
+        """The name of the cell's files."""
         return f"transformers-{self.transformers}-torch-{self.torch}"
 
     def __str__(self) -> str:
-        return f"transformers {self.transformers}, torch {self.torch}"
+        return self.release.title
 
 
 def cells_of(transformers: Sequence[str] = (), torch: Sequence[str] = ()) -> list[ReleaseCell]:

@@ -59,7 +59,7 @@ def pairs_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
 def findings(outcomes: Sequence[CellOutcome]) -> list[str]:
     """Return a sentence per finding: cells without environment, parts without result, pairs, then types."""
     return [
-        *(f"{outcome.cell} {outcome.problem.rstrip('.')}." for outcome in outcomes if outcome.problem),
+        *(f"{outcome.problem.rstrip('.')}." for outcome in outcomes if outcome.problem),
         *(
             f"{outcome.cell}: {part} gave no result ({problem})."
             for outcome in outcomes
