@@ -1,1 +1,1 @@
-"""Comparison of the vision-language types of two releases: tiny models, saved in one and read in both."""
+"""Comparison of two releases: tiny models saved by one release, loaded and measured by the next."""

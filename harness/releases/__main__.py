@@ -1,0 +1,94 @@
+"""`python -m harness.releases`: which vision-language types changed inside from one release to the next."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from harness.errors import PhaseError
+from harness.releases.diff.release_steps import ReleaseStep, walk_releases
+from harness.releases.diff.releases_page import changes_table, counts_line, releases_page
+from harness.releases.environments import INSTALLED, InstallError, Release
+from harness.storage.cache_directory import default_cache
+from harness.storage.files import write_atomically
+from harness.storage.json_text import dump
+
+_PROGRAM = "python -m harness.releases"
+#: git bisect skips a commit at this exit status.
+_CANNOT_BUILD = 125
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare the releases, print the changes of each step, and write the requested files after every step.
+
+    Return 0 if nothing changed inside, 1 if a type did, 2 after an error. With --checkout, 125 means that the checkout
+    or a type in it cannot be measured.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    steps: list[ReleaseStep] = []
+    try:
+        releases = _releases(options)
+        if len(releases) < 2:
+            parser.error("give two releases or more, such as 5.4.0 installed")
+        for step in walk_releases(releases, options.types, default_cache() / "releases.log"):
+            steps.append(step)
+            print(f"\n{counts_line(step)}\n\n{changes_table(step)}", flush=True)
+            if options.json is not None:
+                write_atomically(options.json, dump({"steps": [step.record() for step in steps]}))
+            if options.write is not None:
+                command = shlex.join([*_PROGRAM.split(), *arguments])
+                versions = {
+                    "date": f"{datetime.now(UTC):%Y-%m-%d}",
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                }
+                write_atomically(options.write, releases_page(steps, command, versions).encode())
+    except InstallError as error:
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        return _CANNOT_BUILD if options.checkout else 2
+    except (PhaseError, OSError) as error:
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    if any(step.alarms for step in steps):
+        return 0 if options.warn_only else 1
+    return 0
+
+
+def _releases(options: argparse.Namespace) -> list[Release]:
+    texts = [*options.releases, *([options.checkout] if options.checkout else [])]
+    if not options.torch:
+        return [Release.parse(text) for text in texts]
+    return [Release.parse(text, torch) for text in texts or [INSTALLED] for torch in options.torch]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
+    parser.add_argument(
+        "releases",
+        nargs="*",
+        metavar="RELEASE",
+        help="releases of transformers, in the order of the steps: a number, the word installed, or the directory of a "
+        "checkout",
+    )
+    parser.add_argument("--checkout", metavar="DIR", help="the last release is this checkout; made for git bisect")
+    parser.add_argument("--torch", nargs=2, metavar=("FROM", "TO"), help="compare two releases of torch")
+    parser.add_argument(
+        "--types", nargs="+", action="extend", default=[], metavar="TYPE", help="compare these types only"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the changes of all steps")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page in Markdown")
+    parser.add_argument("--warn-only", action="store_true", help="exit with status 0 although a type changed")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

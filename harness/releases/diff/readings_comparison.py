@@ -1,0 +1,108 @@
+"""Comparison of the readings of two releases: the first residual point that moved, by how much, and what moved first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: States, attention shares and logits that differ relatively by more than this have moved.
+TOLERANCE = 1e-5
+# Below this norm a state has no direction to compare.
+_SMALLEST_NORM = 1e-12
+
+Array = NDArray[Any]
+
+
+class ShapeError(ValueError):
+    """The readings have different shapes, so they cannot be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A difference between two releases on one prompt.
+
+    `first_point` is the first residual point at which a token's state differs, 0 to L; the number of points if only
+    the output differs. `largest` is the largest absolute difference of a similarity at any point. `relative` is the
+    largest relative difference of a token's state. `quantity` names what differs first.
+    """
+
+    prompt: str
+    first_point: int
+    largest: float
+    relative: float
+    quantity: str
+
+
+def compare_readings(before: Mapping[str, Array], after: Mapping[str, Array]) -> list[Move]:
+    """Return the moves, one per prompt that both releases read, the earliest residual point first.
+
+    Args:
+        before: arrays named "prompt/reading", as `read_prompt` returns them.
+        after: those of the other release.
+
+    Raises:
+        ShapeError: a reading has another shape; the message names it and both shapes.
+    """
+    moves = []
+    for prompt in dict.fromkeys(name.split("/")[0] for name in before):
+        pair = [_readings_of(arrays, prompt) for arrays in (before, after)]
+        if pair[1]:
+            move = _compare_prompt(prompt, *pair)
+            moves += [move] if move else []
+    return sorted(moves, key=lambda move: move.first_point)
+
+
+def _readings_of(arrays: Mapping[str, Array], prompt: str) -> dict[str, Array]:
+    return {name.split("/", 1)[1]: value for name, value in arrays.items() if name.split("/")[0] == prompt}
+
+
+def _compare_prompt(prompt: str, before: Mapping[str, Array], after: Mapping[str, Array]) -> Move | None:
+    for name in before:
+        if name in after and before[name].shape != after[name].shape:
+            raise ShapeError(f"{name} of the prompt {prompt!r} has shape {after[name].shape}, was {before[name].shape}")
+    states = _relative(before["states"], after["states"])
+    moved = [point for point in range(len(states)) if not states[point].max() <= TOLERANCE]
+    logits = _relative(before["logits"], after["logits"])
+    if not moved and bool((logits <= TOLERANCE).all()):
+        return None
+    first = moved[0] if moved else len(states)
+    return Move(
+        prompt=prompt,
+        first_point=first,
+        largest=_largest(before["similarity"], after["similarity"]),
+        relative=float(np.nan_to_num(states, nan=np.inf).max()),
+        quantity=_first_quantity(first, len(states), states, before, after),
+    )
+
+
+def _first_quantity(
+    first: int, points: int, states: Array, before: Mapping[str, Array], after: Mapping[str, Array]
+) -> str:
+    if first == points:
+        return "logits"
+    if first == 0:
+        moved = ~(states[0] <= TOLERANCE)
+        return "vision features" if bool((moved & before["image"]).any()) else "text embeddings"
+    shares = [name for name in ("weight_shares", "norm_shares") if name in before and name in after]
+    layer = first - 1
+    changed = any(not _largest(before[name][:, layer], after[name][:, layer]) <= TOLERANCE for name in shares)
+    return "attention" if changed else "states"
+
+
+def _relative(before: Array, after: Array) -> Array:
+    """Return the norm of the difference along the last axis, relative to the norm before."""
+    norm = np.linalg.norm(before.astype(np.float64), axis=-1)
+    difference = np.linalg.norm(after.astype(np.float64) - before, axis=-1)
+    # Padding is zero in both.
+    return np.where(difference == 0, 0.0, difference / np.maximum(norm, _SMALLEST_NORM))
+
+
+def _largest(before: Array, after: Array) -> float:
+    difference = np.abs(after.astype(np.float64) - before)
+    # Undefined in both: a group without tokens.
+    difference = np.where(np.isnan(before) & np.isnan(after), 0.0, difference)
+    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))

@@ -1,0 +1,152 @@
+"""The verdict on one type between two releases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from harness.releases.diff.readings_comparison import Array, Move, ShapeError, compare_readings
+from harness.releases.diff.type_report import TypeReport, TypeState
+
+_NAMED = 3  # keys or fields that a remark names
+
+
+class ReleaseVerdict(StrEnum):
+    """The outcome for a type between two releases; of several, the first in this order is the verdict."""
+
+    FAILED = "failed"
+    UNMAPPED = "weights not mapped"
+    ROUND_TRIP = "not the same after its own round trip"
+    MOVED = "moved"
+    GENERATION = "generation differs"
+    PROCESSOR = "processor changed"
+    INPUTS = "inputs changed"
+    CONFIGURATION = "configuration changed"
+    SAME = "same"
+    NEW = "new"
+    GONE = "gone"
+    FAILED_BEFORE = "failed before"
+    REFUSED = "refused"
+
+
+#: Verdicts that let the command fail: the newer release computes something else, or nothing.
+ALARMS = frozenset(
+    (
+        ReleaseVerdict.FAILED,
+        ReleaseVerdict.UNMAPPED,
+        ReleaseVerdict.MOVED,
+        ReleaseVerdict.GENERATION,
+        ReleaseVerdict.PROCESSOR,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TypeChange:
+    """The verdict on a type, its moves by prompt (the earliest residual point first), and remarks."""
+
+    model_type: str
+    verdict: ReleaseVerdict
+    moves: Sequence[Move] = ()
+    remarks: Sequence[str] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Return the change for a JSON record."""
+        first = self.moves[0] if self.moves else None
+        return {
+            "verdict": str(self.verdict),
+            "first_point": first.first_point if first else None,
+            "largest": max((move.largest for move in self.moves), default=0.0),
+            "relative": max((move.relative for move in self.moves), default=0.0),
+            "quantity": first.quantity if first else None,
+            "prompts": {move.prompt: {"first_point": move.first_point, "largest": move.largest} for move in self.moves},
+            "remarks": list(self.remarks),
+        }
+
+
+def judge_type(
+    before: TypeReport | None,
+    after: TypeReport,
+    *,
+    made: Mapping[str, Array],
+    saved: Mapping[str, Array],
+    loaded: Mapping[str, Array],
+) -> TypeChange:
+    """Return the verdict on one type.
+
+    Args:
+        before: the report of the release that made the type; None if it has no such type.
+        after: the report of the other release.
+        made: readings of the model before it was saved.
+        saved: readings after its own release loaded it again.
+        loaded: readings after the other release loaded it.
+    """
+    name = after.model_type
+    early = _verdict_without_readings(before, after)
+    if early is not None or before is None:
+        verdict, reason = early or (ReleaseVerdict.NEW, "")
+        return TypeChange(name, verdict, remarks=[reason] if reason else [])
+    verdicts: dict[ReleaseVerdict, str] = {}
+    moves: Sequence[Move] = []
+    try:
+        moves = compare_readings(saved, loaded)
+    except ShapeError as error:
+        verdicts[ReleaseVerdict.INPUTS] = str(error)
+    if moves:
+        verdicts[ReleaseVerdict.MOVED] = ""
+        if after.missing:
+            verdicts[ReleaseVerdict.UNMAPPED] = f"{_name_some(after.missing)} not in the saved file"
+    if compare_readings(made, saved):
+        lost = f": {_name_some(before.missing)} not in the saved file" if before.missing else ""
+        verdicts[ReleaseVerdict.ROUND_TRIP] = f"the older release does not load what it saved{lost}"
+    if after.inputs:
+        verdicts[ReleaseVerdict.INPUTS] = "; ".join(dict.fromkeys(after.inputs.values()))
+    if changed := changed_defaults(before.defaults, after.defaults):
+        verdicts[ReleaseVerdict.CONFIGURATION] = _name_some(changed)
+    verdict = next((verdict for verdict in ReleaseVerdict if verdict in verdicts), ReleaseVerdict.SAME)
+    remarks = [
+        verdicts[kind] if kind is verdict else f"{kind}: {verdicts[kind]}"
+        for kind in ReleaseVerdict
+        if verdicts.get(kind)
+    ]
+    return TypeChange(name, verdict, moves, remarks)
+
+
+def changed_defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the default fields that both releases have with different values, each as "name old -> new"."""
+    old, new = _flatten(before), _flatten(after)
+    return [f"{name} {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
+
+
+def _verdict_without_readings(before: TypeReport | None, after: TypeReport) -> tuple[ReleaseVerdict, str] | None:
+    if after.state is TypeState.GONE:
+        return ReleaseVerdict.GONE, ""
+    if before is None:
+        return ReleaseVerdict.NEW, ""
+    if before.state is TypeState.REFUSED:
+        return ReleaseVerdict.REFUSED, before.reason
+    if before.state is TypeState.FAILED:
+        return ReleaseVerdict.FAILED_BEFORE, before.reason
+    if after.state is TypeState.REFUSED:
+        return ReleaseVerdict.REFUSED, after.reason
+    if after.state is TypeState.FAILED:
+        return ReleaseVerdict.FAILED, after.reason
+    return None
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _flatten(fields: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{path}{name}.")
+        else:
+            flat[f"{path}{name}"] = value
+    flat.pop("transformers_version", None)
+    return flat

@@ -1,0 +1,148 @@
+"""A tiny model of one type: made, saved and read by one release; loaded and read by another."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import PhaseError, first_line
+from harness.models.anatomy import Anatomy, AnatomyError, find_anatomy
+from harness.models.kinds import kind_of
+from harness.probe.attention import AttentionError
+from harness.releases.diff.saved_prompts import load_prompts, save_prompts
+from harness.releases.diff.type_readings import Arrays, read_prompt
+from harness.releases.diff.type_report import TypeReport, TypeState, save_arrays, save_report
+from harness.releases.tiny.prompts import TinyPrompt, tiny_prompt
+from harness.releases.tiny.tiny_model import tiny_model
+
+#: Names of the readings: of the model as made, and after its own release or another one loaded it.
+MADE, LOADED = "made", "loaded"
+_MODEL, _PROMPTS = "model", "prompts.safetensors"
+_LONGEST = 300  # characters of a reason
+
+
+def make_type(model_type: str, class_name: str, directory: Path) -> TypeReport:
+    """Make a tiny model of a type, save it with its prompts, load it again, and store the readings of both.
+
+    The directory gets the model, the prompts, the readings and the report. No error is raised: the report has it.
+    """
+
+    def make(report: TypeReport) -> None:
+        model = tiny_model(model_type, class_name)
+        anatomy = find_anatomy(model)
+        prompts = {"base": tiny_prompt(model, anatomy)}
+        save_prompts(directory / _PROMPTS, prompts)
+        save_arrays(directory, MADE, _read_prompts(model, anatomy, prompts))
+        model.save_pretrained(directory / _MODEL)
+        again = _load_model(directory / _MODEL, class_name, report)
+        save_arrays(directory, LOADED, _read_prompts(again, find_anatomy(again), prompts))
+
+    return _report(model_type, directory, make)
+
+
+def load_type(model_type: str, class_name: str, saved: Path, directory: Path) -> TypeReport:
+    """Load a model that another release saved, and store its readings on the saved prompts.
+
+    If the release refuses the saved inputs, it builds its own; the report names the inputs that differ.
+
+    Args:
+        model_type: the type.
+        class_name: the class of its models in this release.
+        saved: the type's directory, written by `make_type` in the other release.
+        directory: gets the readings and the report.
+    """
+
+    def load(report: TypeReport) -> None:
+        model = _load_model(saved / _MODEL, class_name, report)
+        anatomy = find_anatomy(model)
+        readings: Arrays = {}
+        for name, prompt in load_prompts(saved / _PROMPTS).items():
+            try:
+                arrays = read_prompt(model, anatomy, prompt)
+            except PhaseError:
+                raise
+            except Exception as error:  # The model's code may raise any type.
+                own = tiny_prompt(model, anatomy)
+                report.inputs[name] = f"{_name_inputs(prompt, own)} ({first_line(error)[:_LONGEST]})"
+                arrays = read_prompt(model, anatomy, own)
+            readings |= {f"{name}/{key}": value for key, value in arrays.items()}
+        save_arrays(directory, LOADED, readings)
+
+    return _report(model_type, directory, load)
+
+
+def _report(model_type: str, directory: Path, work: Callable[[TypeReport], None]) -> TypeReport:
+    start = time.perf_counter()
+    directory.mkdir(parents=True, exist_ok=True)
+    report = TypeReport(model_type)
+    if kind_of(model_type).refused:
+        report.state, report.reason = TypeState.REFUSED, kind_of(model_type).reason
+    else:
+        report.defaults = _default_fields(model_type)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                work(report)
+        except (AnatomyError, AttentionError, ImportError) as error:
+            report.state, report.reason = TypeState.REFUSED, first_line(error)[:_LONGEST]
+        # An error in a model's own code is a result, and must not end the comparison of the other types.
+        except Exception as error:
+            report.state, report.reason = TypeState.FAILED, f"{type(error).__name__}: {first_line(error)[:_LONGEST]}"
+    report.seconds = round(time.perf_counter() - start, 2)
+    save_report(directory, report)
+    return report
+
+
+def _read_prompts(model: Any, anatomy: Anatomy, prompts: Mapping[str, TinyPrompt]) -> Arrays:
+    readings = {name: read_prompt(model, anatomy, prompt) for name, prompt in prompts.items()}
+    return {f"{name}/{key}": value for name, arrays in readings.items() for key, value in arrays.items()}
+
+
+def _load_model(directory: Path, class_name: str, report: TypeReport) -> Any:
+    import transformers
+
+    # Weights that the file lacks are drawn at random.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, info = getattr(transformers, class_name).from_pretrained(
+            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True
+        )
+    report.missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
+    return model.requires_grad_(False).eval()
+
+
+def _name_inputs(saved: TinyPrompt, own: TinyPrompt) -> str:
+    changes = {
+        "now needed": [name for name in own.inputs if name not in saved.inputs],
+        "no longer taken": [name for name in saved.inputs if name not in own.inputs],
+        "of another shape": [
+            name
+            for name, value in own.inputs.items()
+            if name in saved.inputs and value.shape != saved.inputs[name].shape
+        ],
+    }
+    return "; ".join(f"{change}: {', '.join(names)}" for change, names in changes.items() if names) or "same names"
+
+
+def _default_fields(model_type: str) -> dict[str, Any]:
+    """Return the type's default configuration with plain values; empty if the class has no defaults."""
+    from transformers import CONFIG_MAPPING
+
+    try:
+        return {name: _plain(value) for name, value in CONFIG_MAPPING[model_type]().to_dict().items()}
+    except Exception:  # Any error of a configuration class, which `tiny_model` then reports.
+        return {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    finite = not isinstance(value, float) or abs(value) < float("inf")
+    return value if isinstance(value, bool | int | float | str | None) and finite else str(value)

@@ -1,0 +1,76 @@
+"""The outcome for one type in one release, and the directory with its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.storage.json_text import dump
+
+_REPORT = "report.json"
+
+
+class TypeState(StrEnum):
+    """The state of a type in one release."""
+
+    READ = "read"
+    REFUSED = "refused"
+    FAILED = "failed"
+    GONE = "gone"
+
+
+@dataclass(slots=True)
+class TypeReport:
+    """The outcome for one type in one release.
+
+    `state` is `read`, `refused` (the harness cannot measure the type, or a library is missing), `failed` (an error in
+    the release's own code) or `gone` (the release has no such type), with the `reason`. `missing` names weights that
+    have no value in the saved file. `inputs` has, by prompt, a sentence on the inputs that had to change because the
+    release refuses the saved ones. `skipped` has the reason for each prompt that the model refuses. `defaults` is the
+    type's default configuration.
+    """
+
+    model_type: str
+    state: TypeState = TypeState.READ
+    reason: str = ""
+    missing: list[str] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def save_report(directory: Path, report: TypeReport) -> None:
+    """Write the report; it is the last file of a type, so a directory with a report is complete."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / _REPORT).write_bytes(dump(asdict(report)))
+
+
+def load_report(directory: Path) -> TypeReport | None:
+    """Return the report in a type's directory, or None if there is none."""
+    try:
+        content = json.loads((directory / _REPORT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return TypeReport(**content | {"state": TypeState(content["state"])})
+
+
+def save_arrays(directory: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name to a file in a type's directory."""
+    np.savez(directory / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+
+
+def load_arrays(directory: Path, name: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file in a type's directory; none if there is no such file."""
+    path = directory / f"{name}.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as file:
+        return dict(file)
