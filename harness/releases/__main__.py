@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from harness.errors import PhaseError
-from harness.releases.diff.release_steps import ReleaseStep, walk_releases
+from harness.releases.diff.release_steps import ReleaseStep, ReleaseWalk
 from harness.releases.diff.releases_page import changes_table, counts_line, releases_page
 from harness.releases.environments import INSTALLED, InstallError, Release
 from harness.storage.cache_directory import default_cache
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         releases = _releases(options)
         if len(releases) < 2:
             parser.error("give two releases or more, such as 5.4.0 installed")
-        for step in walk_releases(releases, options.types, default_cache() / "releases.log"):
+        for step in ReleaseWalk(releases, options.types, default_cache() / "releases.log").steps():
             steps.append(step)
             print(f"\n{counts_line(step)}\n\n{changes_table(step)}", flush=True)
             if options.json is not None:

@@ -1,4 +1,4 @@
-"""Comparison of the readings of two releases: the first residual point that moved, by how much, and what moved first."""
+"""Comparison of the readings of two releases: the first residual point that moved, and by how much."""
 
 from __future__ import annotations
 
@@ -54,6 +54,14 @@ def compare_readings(before: Mapping[str, Array], after: Mapping[str, Array]) ->
             move = _compare_prompt(prompt, *pair)
             moves += [move] if move else []
     return sorted(moves, key=lambda move: move.first_point)
+
+
+def is_same(before: Mapping[str, Array], after: Mapping[str, Array]) -> bool:
+    """Return True if the readings of two releases can be compared and nothing moved."""
+    try:
+        return not compare_readings(before, after)
+    except ShapeError:
+        return False
 
 
 def _readings_of(arrays: Mapping[str, Array], prompt: str) -> dict[str, Array]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import PhaseError
+from harness.releases.diff.readings_comparison import Array, is_same
 from harness.releases.diff.release_verdict import ALARMS, ReleaseVerdict, TypeChange, judge_type
 from harness.releases.diff.saved_types import LOADED, MADE
 from harness.releases.diff.type_report import TypeReport, TypeState, load_arrays, load_report, save_report
 from harness.releases.diff.worker import Workplace
-from harness.releases.environments import Environment, Release, Runner, prepare_environment, run_command
+from harness.releases.environments import Release, Runner, prepare_environment, run_command
 
 _PARTS = min(4, os.cpu_count() or 1)
 # A process that crashes is started again for the remaining types, this often at most.
@@ -25,11 +26,11 @@ _MOST_CRASHES = 20
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStep:
-    """The changes of all types from one release to the next, by type; the releases' names and true numbers."""
+    """The changes of all types from the release `old` to the release `new`."""
 
     old: str
     new: str
-    changes: dict[str, TypeChange] = field(default_factory=dict)
+    changes: Mapping[str, TypeChange]
 
     @property
     def title(self) -> str:
@@ -43,88 +44,91 @@ class ReleaseStep:
 
     def record(self) -> dict[str, Any]:
         """Return the step for a JSON record."""
-        return {
-            "from": self.old,
-            "to": self.new,
-            "types": {name: change.record() for name, change in sorted(self.changes.items())},
-        }
+        types = {name: change.record() for name, change in self.changes.items()}
+        return {"from": self.old, "to": self.new, "types": types}
 
 
-def walk_releases(
-    releases: Sequence[Release], types: Sequence[str], log: Path, run: Runner = run_command
-) -> Iterator[ReleaseStep]:
-    """Yield the step from each release to the next one, as soon as it is measured.
+@dataclass(frozen=True, slots=True)
+class ReleaseWalk:
+    """A walk through releases: each loads the types that the one before made, then makes its own.
 
-    Args:
-        releases: two or more, in the order of the steps.
-        types: the types to compare; none for all.
-        log: the file that gets the output of all commands.
-        run: runs the commands.
-
-    Raises:
-        InstallError: the environment of a release cannot be created.
-        PhaseError: a process fails before its first type, or no release has a type of `types`.
+    `types` limits it to some types; none means all. `log` gets the output of all commands, which `run` runs.
     """
-    with tempfile.TemporaryDirectory(prefix="phase-releases-") as temporary:
-        before: Workplace | None = None
-        for index, release in enumerate(releases):
-            workplace = Workplace(Path(temporary) / str(index))
-            workplace.root.mkdir()
-            environment = prepare_environment(release, log, run)
-            arguments = [str(workplace.root), *(["--make"] if index + 1 < len(releases) else [])]
-            arguments += ["--saved", str(before.made)] if before else []
-            arguments += ["--types", *types] if types else []
-            _run_worker(environment, arguments, workplace, log, run)
-            if before is not None:
-                yield ReleaseStep(str(releases[index - 1]), str(release), _judge_types(before, workplace, types))
-                shutil.rmtree(before.root)
-            before = workplace
 
+    releases: Sequence[Release]
+    types: Sequence[str]
+    log: Path
+    run: Runner = run_command
+    # By type: the releases before its moves, with their readings.
+    _earlier: dict[str, list[tuple[str, Mapping[str, Array]]]] = field(default_factory=dict)
 
-def _run_worker(
-    environment: Environment, arguments: Sequence[str], workplace: Workplace, log: Path, run: Runner
-) -> None:
-    """Run the worker in parallel parts. A type at which a process crashes gets a report."""
+    def steps(self) -> Iterator[ReleaseStep]:
+        """Yield the step from each release to the next as soon as it is measured.
 
-    def run_part(part: int) -> None:
-        command = environment.command(
-            "-m", "harness.releases.diff.worker", *arguments, "--part", str(part), str(_PARTS)
-        )
-        for _ in range(_MOST_CRASHES):
-            workplace.current(part).unlink(missing_ok=True)
-            result = run(command, workplace.root, log, environment.variables)
-            if result.status == 0:
-                return
-            if not workplace.current(part).exists():
-                raise PhaseError(
-                    f"transformers {environment.transformers} cannot be measured: {result.reason}; see {log}"
-                )
-            directory = Path(workplace.current(part).read_text(encoding="utf-8"))
-            reason = f"the process ended with exit status {result.status}: {result.reason}"
-            save_report(directory, TypeReport(directory.name, TypeState.FAILED, reason))
+        Raises:
+            InstallError: the environment of a release cannot be created.
+            PhaseError: a process fails before its first type, or neither release of a step has a named type.
+        """
+        with tempfile.TemporaryDirectory(prefix="phase-releases-") as temporary:
+            before: Workplace | None = None
+            for index, release in enumerate(self.releases):
+                workplace = Workplace(Path(temporary) / str(index))
+                workplace.root.mkdir()
+                self._measure(release, workplace, before, make=index + 1 < len(self.releases))
+                if before is not None:
+                    old = str(self.releases[index - 1])
+                    yield ReleaseStep(old, str(release), self._judge(old, before, workplace))
+                    shutil.rmtree(before.root)
+                before = workplace
 
-    with ThreadPoolExecutor(_PARTS) as pool:
-        list(pool.map(run_part, range(_PARTS)))
+    def _measure(self, release: Release, workplace: Workplace, before: Workplace | None, *, make: bool) -> None:
+        """Run the worker in parallel parts. A type at which a process crashes gets a report."""
+        environment = prepare_environment(release, self.log, self.run)
+        command = environment.command("-m", "harness.releases.diff.worker", str(workplace.root))
+        command += ["--make"] if make else []
+        command += ["--saved", str(before.made)] if before else []
+        command += ["--types", *self.types] if self.types else []
 
+        def run_part(part: int) -> None:
+            arguments = [*command, "--part", str(part), str(_PARTS)]
+            for _ in range(_MOST_CRASHES):
+                workplace.current(part).unlink(missing_ok=True)
+                result = self.run(arguments, workplace.root, self.log, environment.variables)
+                if result.status == 0:
+                    return
+                if not workplace.current(part).exists():
+                    raise PhaseError(f"{release.title} cannot be measured: {result.reason}; see {self.log}")
+                directory = Path(workplace.current(part).read_text(encoding="utf-8"))
+                reason = f"the process ended with exit status {result.status}: {result.reason}"
+                save_report(directory, TypeReport(directory.name, TypeState.FAILED, reason))
 
-def _judge_types(before: Workplace, after: Workplace, types: Sequence[str]) -> dict[str, TypeChange]:
-    known = [workplace.known.read_text(encoding="utf-8").split() for workplace in (before, after)]
-    for name in types:
-        if name not in known[0] and name not in known[1]:
-            raise PhaseError(f"neither release has a vision-language type {name!r}")
-    changes = {}
-    for name in sorted({*known[0], *known[1]}):
-        if types and name not in types:
-            continue
+        with ThreadPoolExecutor(_PARTS) as pool:
+            list(pool.map(run_part, range(_PARTS)))
+
+    def _judge(self, old: str, before: Workplace, after: Workplace) -> dict[str, TypeChange]:
+        known = [workplace.known.read_text(encoding="utf-8").split() for workplace in (before, after)]
+        names = sorted({*known[0], *known[1]})
+        for name in self.types:
+            if name not in names:
+                raise PhaseError(f"neither release has a vision-language type {name!r}")
+        return {name: self._judge_one(name, old, before, after) for name in names if name in (self.types or names)}
+
+    def _judge_one(self, name: str, old: str, before: Workplace, after: Workplace) -> TypeChange:
         made, loaded = load_report(before.made / name), load_report(after.loaded / name)
         if made is None:
-            changes[name] = TypeChange(name, ReleaseVerdict.NEW)
-            continue
-        changes[name] = judge_type(
+            return TypeChange(name, ReleaseVerdict.NEW)
+        readings = load_arrays(after.loaded / name, LOADED)
+        saved = load_arrays(before.made / name, LOADED)
+        change = judge_type(
             made,
             loaded or TypeReport(name, TypeState.FAILED, "its process gave no result"),
             made=load_arrays(before.made / name, MADE),
-            saved=load_arrays(before.made / name, LOADED),
-            loaded=load_arrays(after.loaded / name, LOADED),
+            saved=saved,
+            loaded=readings,
         )
-    return changes
+        if not change.moves:
+            return change
+        earlier = self._earlier.setdefault(name, [])
+        again = next((release for release, arrays in earlier if is_same(arrays, readings)), None)
+        earlier.append((old, saved))
+        return replace(change, remarks=[*change.remarks, f"as in {again} again"]) if again else change

@@ -11,6 +11,8 @@ from harness.releases.diff.readings_comparison import Array, Move, ShapeError, c
 from harness.releases.diff.type_report import TypeReport, TypeState
 
 _NAMED = 3  # keys or fields that a remark names
+# Fields that name a class or a release, and no property of the model.
+_LABELS = ("model_type", "transformers_version")
 
 
 class ReleaseVerdict(StrEnum):
@@ -148,5 +150,4 @@ def _flatten(fields: Mapping[str, Any], path: str = "") -> dict[str, Any]:
             flat |= _flatten(value, f"{path}{name}.")
         else:
             flat[f"{path}{name}"] = value
-    flat.pop("transformers_version", None)
-    return flat
+    return {name: value for name, value in flat.items() if name.split(".")[-1] not in _LABELS}

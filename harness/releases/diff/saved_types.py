@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from harness.errors import PhaseError, first_line
+from harness.errors import PhaseError, shorten
 from harness.models.anatomy import Anatomy, AnatomyError, find_anatomy
 from harness.models.kinds import kind_of
 from harness.probe.attention import AttentionError
 from harness.releases.diff.saved_prompts import load_prompts, save_prompts
 from harness.releases.diff.type_readings import Arrays, read_prompt
 from harness.releases.diff.type_report import TypeReport, TypeState, save_arrays, save_report
+from harness.releases.sweep.type_verdicts import first_sentence
 from harness.releases.tiny.prompts import TinyPrompt, tiny_prompt
 from harness.releases.tiny.tiny_model import tiny_model
 
@@ -68,7 +69,7 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
                 raise
             except Exception as error:  # The model's code may raise any type.
                 own = tiny_prompt(model, anatomy)
-                report.inputs[name] = f"{_name_inputs(prompt, own)} ({first_line(error)[:_LONGEST]})"
+                report.inputs[name] = f"{_name_inputs(prompt, own)} ({first_sentence(str(error))})"
                 arrays = read_prompt(model, anatomy, own)
             readings |= {f"{name}/{key}": value for key, value in arrays.items()}
         save_arrays(directory, LOADED, readings)
@@ -89,13 +90,18 @@ def _report(model_type: str, directory: Path, work: Callable[[TypeReport], None]
                 warnings.simplefilter("ignore")
                 work(report)
         except (AnatomyError, AttentionError, ImportError) as error:
-            report.state, report.reason = TypeState.REFUSED, first_line(error)[:_LONGEST]
+            report.state, report.reason = TypeState.REFUSED, _flat(error)
         # An error in a model's own code is a result, and must not end the comparison of the other types.
         except Exception as error:
-            report.state, report.reason = TypeState.FAILED, f"{type(error).__name__}: {first_line(error)[:_LONGEST]}"
+            report.state, report.reason = TypeState.FAILED, f"{type(error).__name__}: {_flat(error)}"
     report.seconds = round(time.perf_counter() - start, 2)
     save_report(directory, report)
     return report
+
+
+def _flat(error: Exception) -> str:
+    """Return an error's message on one line."""
+    return shorten(" ".join(str(error).split()), _LONGEST)
 
 
 def _read_prompts(model: Any, anatomy: Anatomy, prompts: Mapping[str, TinyPrompt]) -> Arrays:

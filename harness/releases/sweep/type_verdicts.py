@@ -67,18 +67,18 @@ def _outcome(model_type: str, class_name: str) -> tuple[TypeOutcome, str]:
             anatomy = find_anatomy(model)
             remarks = examine(model, anatomy, tiny_prompt(model, anatomy))
     except (AnatomyError, AttentionError) as error:
-        return TypeOutcome.REFUSED, _first_sentence(str(error).removeprefix(f"{class_name} "))
+        return TypeOutcome.REFUSED, first_sentence(str(error).removeprefix(f"{class_name} "))
     except ImportError as error:
-        return TypeOutcome.REFUSED, f"not tried, a library is missing here: {_first_sentence(str(error))}"
+        return TypeOutcome.REFUSED, f"not tried, a library is missing here: {first_sentence(str(error))}"
     except PhaseError as error:
-        return TypeOutcome.FAILED, _first_sentence(str(error))
+        return TypeOutcome.FAILED, first_sentence(str(error))
     # An error in a model's own code is a result of the sweep and must not end it.
     except Exception as error:
-        return TypeOutcome.FAILED, f"{type(error).__name__}: {_first_sentence(str(error))}"
+        return TypeOutcome.FAILED, f"{type(error).__name__}: {first_sentence(str(error))}"
     return TypeOutcome.MEASURED, "; ".join(remarks)
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     """Return the first sentence of a message, on one line."""
     line = " ".join(text.split())
     return line.split(". ")[0].rstrip(".")[:300]
