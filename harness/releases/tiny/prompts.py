@@ -16,13 +16,15 @@ from harness.models.prompts.prompt import TokenGroups
 from harness.models.vlm import count_image_features
 from harness.probe.self_checks import collect_placeholder_masks
 from harness.probe.separators import assign_separators_to_other, find_separators
-from harness.releases.tiny.image_forms import Inputs, list_image_forms
+from harness.releases.tiny.image_forms import Inputs, Pictures, list_image_forms
+from harness.releases.tiny.tiny_model import SIDE, WINDOW
 
 _BATCH = 2
 _BOS = 1
-_BEFORE, _AFTER = 3, 6
+_BEFORE, _BETWEEN = 3, 2
 _MOST_FEATURES = 70
 _STARTS = ("vision_start_token_id", "image_start_token_id", "boi_token_id", "image_bos_token_id")
+_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError)
 _ENDS = ("vision_end_token_id", "image_end_token_id", "eoi_token_id", "image_eos_token_id")
 
 
@@ -41,28 +43,96 @@ class TinyPrompt(NamedTuple):
     separators: torch.Tensor
 
 
+class TinyPrompts(dict[str, TinyPrompt]):
+    """The prompts of a model by the name of their variant, the first `"base"`.
+
+    `skipped` has the variants that the model refuses, each with the model's own reason.
+    """
+
+    def __init__(self, prompts: Mapping[str, TinyPrompt], skipped: Mapping[str, str]) -> None:
+        super().__init__(prompts)
+        self.skipped: dict[str, str] = dict(skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """Pictures of a prompt, and the number of instruction tokens of its longest sample."""
+
+    pictures: Pictures
+    instruction: int = 6
+
+
+_BASE = _Variant(Pictures(_BATCH))
+#: Every variant adds one thing to the base prompt, so that a difference points to its cause.
+_VARIANTS: Mapping[str, _Variant] = {
+    "two pictures": _Variant(Pictures(_BATCH, per_sample=2)),
+    "wide picture": _Variant(Pictures(_BATCH, rows=SIDE // 2)),
+    "long": _Variant(Pictures(_BATCH), instruction=3 * WINDOW),
+}
+
+
 def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
     """Return the inputs in the first form that the model accepts, with one image token per image feature.
 
     Raises:
         PromptFormError: the model accepts none of the forms.
     """
-    arguments = frozenset(inspect.signature(model.forward).parameters)
-    refusals = []
-    for images in list_image_forms(arguments, model.config, _BATCH):
-        writer = _Writer(model, anatomy, arguments, images)
+    return _base_prompt(model, anatomy)[0]
+
+
+def tiny_prompts(model: Any, anatomy: Anatomy) -> TinyPrompts:
+    """Return the base prompt, as `tiny_prompt` does, and the variants of it that the model accepts.
+
+    The variants are `"two pictures"` per sample, `"wide picture"` with half as many rows as columns of patches, and
+    `"long"`, longer than the sliding window of a tiny model. All values follow from shapes and fixed seeds.
+
+    Raises:
+        PromptFormError: the model accepts the base prompt in none of the forms.
+    """
+    base, form, features = _base_prompt(model, anatomy)
+    prompts, skipped = {"base": base}, {}
+    for name, variant in _VARIANTS.items():
+        is_same_size = variant.pictures.patches == _BASE.pictures.patches
         try:
-            inputs, groups = writer.prompt(writer.count_features())
-            run_prompt(model, inputs)
-        except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError) as error:
-            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in images.items())
+            prompts[name] = _write(model, anatomy, form, variant, features if is_same_size else None)[0]
+        except _REFUSALS as error:
+            skipped[name] = f"{type(error).__name__}: {first_line(error, '')[:160]}"
+    return TinyPrompts(prompts, skipped)
+
+
+def _base_prompt(model: Any, anatomy: Anatomy) -> tuple[TinyPrompt, int, int]:
+    """Return the base prompt, the index of its image form, and the number of features per picture."""
+    refusals = []
+    forms = list_image_forms(_arguments(model), model.config, _BASE.pictures)
+    for form, images in enumerate(forms):
+        try:
+            prompt, features = _write(model, anatomy, form, _BASE)
+        except _REFUSALS as error:
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in images().items())
             refusals.append(f"{shapes}: {type(error).__name__}: {first_line(error, '')[:160]}")
             continue
-        separators = find_separators(model, anatomy, inputs, groups.image)
-        return TinyPrompt(inputs, assign_separators_to_other(groups, separators), separators)
+        return prompt, form, features
     raise PromptFormError(
         f"{anatomy.name} takes an image in no known form; " + "; ".join(refusals or ["it takes no image"])
     )
+
+
+def _write(
+    model: Any, anatomy: Anatomy, form: int, variant: _Variant, features: int | None = None
+) -> tuple[TinyPrompt, int]:
+    """Return a prompt that the model accepts, and its number of features per picture, which is counted if None."""
+    arguments = _arguments(model)
+    images = list_image_forms(arguments, model.config, variant.pictures)[form]()
+    writer = _Writer(model, anatomy, arguments, images, variant)
+    features = features or writer.count_features()
+    inputs, groups = writer.prompt(features)
+    run_prompt(model, inputs)
+    separators = find_separators(model, anatomy, inputs, groups.image)
+    return TinyPrompt(inputs, assign_separators_to_other(groups, separators), separators), features
+
+
+def _arguments(model: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(model.forward).parameters)
 
 
 def run_prompt(model: Any, inputs: Mapping[str, torch.Tensor], **options: Any) -> Any:
@@ -77,6 +147,7 @@ class _Writer:
     anatomy: Anatomy
     arguments: frozenset[str]
     images: Inputs
+    variant: _Variant
 
     def count_features(self) -> int:
         """Return the number of image features per image, as the model passes them to its own placeholder mask."""
@@ -89,10 +160,10 @@ class _Writer:
         with collect_placeholder_masks(self.model, record_features):
             problem = self._problem(1)
         if sizes:
-            return int(sizes[0] // _BATCH)
+            return int(sizes[0] // self.variant.pictures.count)
         count = count_image_features(self.model, self.images)
         if count is not None:
-            return count // _BATCH
+            return count // self.variant.pictures.count
         if problem and any(hasattr(module, "get_placeholder_mask") for module in self.model.modules()):
             raise problem
         for features in range(2, _MOST_FEATURES):
@@ -117,13 +188,15 @@ class _Writer:
             for names in (_STARTS, _ENDS)
         )
         placeholder = max(self.anatomy.image_token_id, 0)
-        longest = 1 + len(start) + features + len(end) + _BEFORE + _AFTER
+        picture, further = [*start, *[placeholder] * features, *end], self.variant.pictures.per_sample - 1
+        longest = 1 + len(picture) + further * (_BETWEEN + len(picture)) + _BEFORE + self.variant.instruction
         ids = torch.zeros(_BATCH, longest, dtype=torch.long)
         real, instruction = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
         for row in range(_BATCH):
-            after = _AFTER - 2 * row
-            words = torch.randint(10, 190, (_BEFORE + after,), generator=torch.Generator().manual_seed(row)).tolist()
-            tokens = [_BOS, *words[:_BEFORE], *start, *[placeholder] * features, *end, *words[_BEFORE:]]
+            after = self.variant.instruction - 2 * row
+            words = _words(_BEFORE + after, seed=row, reserved=placeholder)
+            pictures = [*picture, *further * [*_words(_BETWEEN, seed=_BATCH + row, reserved=placeholder), *picture]]
+            tokens = [_BOS, *words[:_BEFORE], *pictures, *words[_BEFORE:]]
             ids[row, -len(tokens) :] = torch.tensor(tokens)
             real[row, -len(tokens) :] = True
             instruction[row, -after:] = True
@@ -136,3 +209,9 @@ class _Writer:
             inputs[self.anatomy.image_input] = image
         text, other = real & ~image & (ids != _BOS), real & ~image & ~instruction
         return inputs, TokenGroups(image=image, text=text, instruction=instruction, other=other, real=real)
+
+
+def _words(count: int, seed: int, reserved: int) -> list[int]:
+    """Return random token ids of text; some image token ids are in their range."""
+    words = torch.randint(10, 190, (count,), generator=torch.Generator().manual_seed(seed))
+    return (words + (words == reserved)).tolist()

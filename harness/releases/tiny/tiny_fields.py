@@ -43,7 +43,7 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
         ),
         "aria": (
             "a table maps the number of patches to the number of queries",
-            {"projector_patch_to_query_dict": {64: 16}},
+            {"projector_patch_to_query_dict": {64: 16, 32: 8}},
         ),
         "chameleon": (
             _CODES,
@@ -150,6 +150,9 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
                 model_args={"embed_dim": 192, "img_size": [128, 128], "depth": 2, "global_pool": ""},
             ),
         ),
-        "step3p7": ("the width of its sliding windows is left open", {"text_config.sliding_window": 16}),
+        "step3p7": (
+            "its sliding layers and the width of their windows are left open",
+            {"text_config.sliding_window": 12},
+        ),
     }
 )

@@ -15,6 +15,8 @@ from harness.releases.tiny.tiny_fields import TINY_FIELDS
 DEPTH = 4
 # Patches along one side of an image, enough for every kind of patch merging.
 SIDE = 8
+# Tokens that a layer with a sliding window sees: fewer than a picture has, so that prompts and pictures cross it.
+WINDOW = 12
 # The head width equals most defaults, for which the rotary sections are written.
 _WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 256, 2, 1, 128, 128
 # Ids of image placeholders and other markers start here; ids of text are lower.
@@ -49,6 +51,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
         r"|vision_output_dim|projector_input_dim)",
         _WIDTH,
     ),
+    (r"sliding_window(_size)?|attention_chunk_size", WINDOW),
     (r"num_position_embeddings|num_patches|max_num_patches|num_image_tokens", SIDE * SIDE),
     (r"mm_tokens_per_image|image_seq_length", 16),
     (r"(pos_emb_(height|width)|posemb_grid_size|max_image_size_in_patches)", SIDE),
@@ -153,6 +156,8 @@ class _Shrinker:
                 small[name] = self._marker(_PLACEHOLDER)
             else:
                 small[name] = value
+        if small.get("sliding_window", WINDOW) is None and any("sliding" in kind for kind in _kinds(content)):
+            small["sliding_window"] = WINDOW
         if isinstance(small.get("rope_parameters"), Mapping):
             small["rope_parameters"] = _rotary(small["rope_parameters"], small)
         return small
@@ -196,11 +201,14 @@ class _Shrinker:
 
 def _selected_layers(content: Mapping[str, Any], depth: int) -> list[int]:
     """Return the layers to keep: the first of every kind, then the first layers, DEPTH in total."""
-    kinds: Sequence[str] = next(
-        (content[name] for name in ("layer_types", "layers_block_type") if content.get(name)), ()
-    )
+    kinds = _kinds(content)
     firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     return sorted(list(dict.fromkeys([*firsts, *range(depth)]))[: max(DEPTH, len(firsts))])
+
+
+def _kinds(content: Mapping[str, Any]) -> Sequence[str]:
+    """Return the kind of every layer, or nothing if the layers have no kinds."""
+    return next((content[name] for name in ("layer_types", "layers_block_type") if content.get(name)), ())
 
 
 def _rotary(parameters: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
