@@ -31,6 +31,10 @@ _SHARED = (
     "the published models' last layers share the keys and values of earlier ones, which is off by default",
     _under("text_config", layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2),
 )
+_MERGED = (
+    "its patches are merged after a layer that a small tower does not have",
+    {"vision_config.insert_layer_id": 1},
+)
 _FOLDED = "neighbouring patches are merged into one patch of four times the width"
 _THINKER = "the thinker's markers are in the configuration of the full model"
 
@@ -124,6 +128,8 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
             _under("text_config", head_dim=128, rope_parameters=_rope(1e4, mrope_section=[16, 16, 16, 16])),
         ),
         "kimi_k25": ("its head width equals the width of the rotated part", {"text_config.head_dim": 64}),
+        "minicpmv4_6": _MERGED,
+        "minicpmv4_7": _MERGED,
         "minimax_m3_vl": (_FOLDED, {"merged_hidden_size": 1024}),
         "apertus1p5": (
             "images and sounds become vocabulary entries in consecutive ranges",
