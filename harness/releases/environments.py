@@ -34,11 +34,12 @@ _HARNESS = Path(__file__).resolve().parents[2]
 _LINK = "zz_base_environment.pth"
 # An environment is made anew when one of these changes in the running environment, because it may rely on it.
 _SHARED = ("huggingface-hub", "numpy", "safetensors", "tokenizers", "torch", "transformers")
-_READ_RELEASES = (
-    "import transformers; from importlib.metadata import version; "
-    "print(transformers.__version__, version('torch').split('+')[0])"
-)
-_IMPORT_ALL = f"import harness, transformers.modeling_utils, transformers.models.auto.modeling_auto; {_READ_RELEASES}"
+_IMPORT_ALL = "import harness, transformers.modeling_utils, transformers.models.auto.modeling_auto; "
+_READ_TORCH = "from importlib.metadata import version; torch = version('torch').split('+')[0]; "
+_READ_CODE = f"{_READ_TORCH}import transformers; print(transformers.__version__, torch)"
+# Some releases import torch with transformers, which takes seconds. pip's records of a kept environment
+# are enough, because it does not change.
+_READ_RECORDS = f"{_READ_TORCH}print(version('transformers'), torch)"
 
 
 def is_number(text: str) -> bool:
@@ -133,7 +134,7 @@ def prepare_environment(release: Release, log: Path, run: Runner = run_command) 
         OSError: the cache directory cannot be written to.
     """
     if release.text == INSTALLED and not release.torch:
-        return _read_releases(ReleaseEnvironment(Path(sys.executable), _own_variables()), release, log, run)
+        return _read_releases(ReleaseEnvironment(Path(sys.executable), _own_variables()), release, log, run, _READ_CODE)
     home = default_cache() / "environments" / _name(release)
     environment = ReleaseEnvironment(_interpreter(home / "venv"), _variables(release))
     ready, is_checkout = home / "phase-ready", release.checkout is not None
@@ -141,7 +142,7 @@ def prepare_environment(release: Release, log: Path, run: Runner = run_command) 
     if known and not is_checkout:
         # A damaged environment is made anew.
         with suppress(InstallError):
-            complete = _read_releases(environment, release, log, run)
+            complete = _read_releases(environment, release, log, run, _READ_RECORDS)
             if complete.label == known:
                 return complete
     if not known or not is_checkout:
@@ -151,9 +152,12 @@ def prepare_environment(release: Release, log: Path, run: Runner = run_command) 
                 print_to_stderr(f"{release.title}: creating its environment, once (log {log})")
                 ready.unlink(missing_ok=True)
                 _create(release, home / "venv", log, run)
-                complete = environment if is_checkout else _read_releases(environment, release, log, run, _IMPORT_ALL)
+                if is_checkout:
+                    complete = environment
+                else:
+                    complete = _read_releases(environment, release, log, run, _IMPORT_ALL + _READ_RECORDS)
                 write_atomically(ready, complete.label.encode())
-    return _read_releases(environment, release, log, run, _IMPORT_ALL if is_checkout else _READ_RELEASES)
+    return _read_releases(environment, release, log, run, _IMPORT_ALL + _READ_CODE if is_checkout else _READ_RECORDS)
 
 
 def _create(release: Release, home: Path, log: Path, run: Runner) -> None:
@@ -183,7 +187,7 @@ def _create(release: Release, home: Path, log: Path, run: Runner) -> None:
 
 
 def _read_releases(
-    environment: ReleaseEnvironment, release: Release, log: Path, run: Runner, code: str = _READ_RELEASES
+    environment: ReleaseEnvironment, release: Release, log: Path, run: Runner, code: str
 ) -> ReleaseEnvironment:
     """Return the environment with the releases that it imports.
 
@@ -195,8 +199,8 @@ def _read_releases(
     transformers, _, torch = last_line(text, "").partition(" ")
     complete = replace(environment, transformers=transformers, torch=torch)
     number = release.text if is_number(release.text) else ""
-    # pip takes 5.4 as 5.4.0; some releases write 5.0.0.rc1 for 5.0.0rc1.
-    pairs = ((transformers.replace(".rc", "rc"), number), (torch, release.torch))
+    # pip takes 5.4 as 5.4.0.
+    pairs = ((transformers, number), (torch, release.torch))
     if any(asked and not f"{found}.".startswith(f"{asked}.") for found, asked in pairs):
         raise InstallError(f"{release.title} cannot be installed: the environment holds {complete.label!r}")
     return complete
