@@ -8,16 +8,21 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Protocol
 
-from harness.errors import last_line
+from harness.errors import PhaseError, last_line
 
 _TIMEOUT_SECONDS = 7200
 _GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
+# Commands of all threads. They have process groups of their own, so that a terminal's Ctrl-C does not reach them.
+_running: set[subprocess.Popen[bytes]] = set()
+_stopped = threading.Event()
+_log_lock = threading.Lock()
 
 
 class CommandResult(NamedTuple):
@@ -45,6 +50,10 @@ class Runner(Protocol):
         """Return the exit status and the output."""
 
 
+class StoppedError(PhaseError):
+    """A command was not run because `run_parallel` is ending."""
+
+
 def run_command(
     command: Sequence[str], directory: Path, log: Path, variables: Mapping[str, str] | None = None
 ) -> CommandResult:
@@ -60,7 +69,11 @@ def run_command(
 
     Returns:
         The exit status and the output; status 124 after two hours, 127 if the program cannot be started.
+
+    Raises:
+        StoppedError: another thread of `run_parallel` failed or was interrupted.
     """
+    _raise_if_stopped(command[0])
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     with tempfile.TemporaryFile() as output, _exit_when_terminated():
         try:
@@ -80,20 +93,48 @@ def run_command(
             output.seek(0)
             result = CommandResult(status, output.read().decode(errors="replace") + remark)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
+    with _log_lock, log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n{result.text}\n[exit status {result.status}]\n")
     return result
 
 
+def run_parallel(function: Callable[[int], None], count: int) -> None:
+    """Call a function that runs commands with 0 to `count` - 1, each in a thread, and wait for all of them.
+
+    An interruption, a SIGTERM or an exception in one thread ends the commands of all threads. The exception is raised.
+    """
+    try:
+        with _exit_when_terminated(), ThreadPoolExecutor(count) as pool:
+            try:
+                for call in as_completed([pool.submit(function, number) for number in range(count)]):
+                    call.result()
+            except BaseException:
+                _stopped.set()
+                for process in list(_running):
+                    _end_group(process)
+                raise
+    finally:
+        _stopped.clear()
+
+
+def _raise_if_stopped(program: str) -> None:
+    if _stopped.is_set() and threading.current_thread() is not threading.main_thread():
+        raise StoppedError(f"{program} was not run to its end, because another command failed or was interrupted")
+
+
 def _wait(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Return the exit status and a remark; an exception, such as an interruption, ends the process group first."""
+    _running.add(process)
     try:
+        # The others may have been ended just before this command was added to them.
+        _raise_if_stopped("a command")
         return process.wait(_TIMEOUT_SECONDS), ""
     except subprocess.TimeoutExpired:
         return 124, f"\nit took longer than {_TIMEOUT_SECONDS} s"
     finally:
         if process.returncode is None:
             _end_group(process)
+        _running.discard(process)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

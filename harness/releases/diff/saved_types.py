@@ -17,7 +17,7 @@ from harness.probe.attention import AttentionError
 from harness.releases.diff.saved_prompts import load_prompts, save_prompts
 from harness.releases.diff.type_readings import Arrays, read_prompt
 from harness.releases.diff.type_report import TypeReport, TypeState, save_arrays, save_report
-from harness.releases.sweep.type_verdicts import first_sentence
+from harness.releases.release_outputs import first_sentence
 from harness.releases.tiny.prompts import TinyPrompt, tiny_prompt
 from harness.releases.tiny.tiny_model import tiny_model
 

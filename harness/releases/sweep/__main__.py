@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from pathlib import Path
 
 import torch
 import transformers
 from tqdm import tqdm
 
+from harness.releases.release_outputs import add_output_options, write_outputs
 from harness.releases.sweep.type_verdicts import (
     TypeOutcome,
     types_page,
@@ -19,7 +18,6 @@ from harness.releases.sweep.type_verdicts import (
     vision_language_types,
 )
 from harness.releases.tiny.tiny_model import DEPTH
-from harness.storage.files import write_atomically
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,8 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     known = vision_language_types()
     parser = argparse.ArgumentParser(prog="python -m harness.releases.sweep", description=__doc__)
     parser.add_argument("types", nargs="*", metavar="TYPE", help="types to check; by default all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to FILE")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page to FILE")
+    add_output_options(parser)
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.types if name not in known]:
         parser.error(f"transformers {transformers.__version__} has no vision-language type {unknown[0]!r}")
@@ -41,10 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
         verdicts.append(verdict)
         tqdm.write(f"{verdict.outcome:9}{model_type:24}{verdict.seconds:6.1f} s  {verdict.remark}")
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
-    if options.json:
-        write_atomically(options.json, (json.dumps(types_record(verdicts, versions), indent=1) + "\n").encode())
-    if options.write:
-        write_atomically(options.write, types_page(verdicts, versions, name=str(options.write), depth=DEPTH).encode())
+    write_outputs(
+        options,
+        types_record(verdicts, versions),
+        lambda: types_page(verdicts, versions, name=str(options.write), depth=DEPTH),
+    )
     counts = {outcome: sum(verdict.outcome is outcome for verdict in verdicts) for outcome in TypeOutcome}
     print(", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
     return 1 if counts[TypeOutcome.FAILED] else 0

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tabulate import tabulate
-
 from harness.errors import PhaseError
 from harness.models.anatomy import AnatomyError, find_anatomy
 from harness.models.kinds import kind_of
 from harness.probe.attention import AttentionError
+from harness.releases.release_outputs import error_sentence, first_sentence, format_table
 from harness.releases.sweep.exactness import examine
 from harness.releases.tiny.prompts import tiny_prompt
 from harness.releases.tiny.tiny_model import tiny_model
@@ -74,14 +73,8 @@ def _outcome(model_type: str, class_name: str) -> tuple[TypeOutcome, str]:
         return TypeOutcome.FAILED, first_sentence(str(error))
     # An error in a model's own code is a result of the sweep and must not end it.
     except Exception as error:
-        return TypeOutcome.FAILED, f"{type(error).__name__}: {first_sentence(str(error))}"
+        return TypeOutcome.FAILED, error_sentence(error)
     return TypeOutcome.MEASURED, "; ".join(remarks)
-
-
-def first_sentence(text: str) -> str:
-    """Return the first sentence of a message, on one line."""
-    line = " ".join(text.split())
-    return line.split(". ")[0].rstrip(".")[:300]
 
 
 def types_record(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str]) -> dict[str, Any]:
@@ -100,7 +93,7 @@ def types_record(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str]) -
 def types_page(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str], *, name: str, depth: int) -> str:
     """Return the page in Markdown: counts, definitions, and one row per type."""
     counts = Counter(verdict.outcome for verdict in verdicts)
-    rows = [(f"`{verdict.model_type}`", verdict.outcome, verdict.remark.replace("|", "\\|")) for verdict in verdicts]
+    rows = [(f"`{verdict.model_type}`", verdict.outcome, verdict.remark) for verdict in verdicts]
     return render(
         "harness.releases.sweep",
         "types.md.jinja",
@@ -110,6 +103,6 @@ def types_page(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str], *, 
             "page": name,
             "depth": depth,
             "total": len(verdicts),
-            "table": tabulate(rows, headers=["type", "verdict", "remark"], tablefmt="github"),
+            "table": format_table(rows, ["type", "verdict", "remark"], markdown=True),
         },
     )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from harness.errors import PhaseError
 from harness.releases.environments import Runner, is_number, run_command
+from harness.releases.release_outputs import add_output_options, command_line, describe_failure, write_outputs
 from harness.releases.versions.cell_outcome import CHECKOUT, PARTS, TORCH, TRANSFORMERS, cells_of
 from harness.releases.versions.matrix import Matrix
 from harness.releases.versions.versions_page import findings, matrix_table, versions_page
 from harness.storage.cache_directory import default_cache
-from harness.storage.files import write_atomically
-from harness.storage.json_text import dump
 
 _PROGRAM = "python -m harness.releases.versions"
 
@@ -38,14 +35,13 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
     try:
         for cell in cells_of(options.transformers, options.torch):
             outcomes.append(matrix.run_cell(cell))
-            if options.json is not None:
-                write_atomically(options.json, dump({"cells": [asdict(outcome) for outcome in outcomes]}))
-            if options.write is not None:
-                page = versions_page(outcomes, shlex.join([*_PROGRAM.split(), *arguments]), CHECKOUT)
-                write_atomically(options.write, page.encode())
+            write_outputs(
+                options,
+                {"cells": [asdict(outcome) for outcome in outcomes]},
+                lambda: versions_page(outcomes, command_line(_PROGRAM, arguments), CHECKOUT),
+            )
     except (PhaseError, OSError) as error:
-        reason = f"{error.filename} cannot be written ({error.strerror})" if isinstance(error, OSError) else error
-        print(f"{_PROGRAM}: {reason}", file=sys.stderr)
+        print(f"{_PROGRAM}: {describe_failure(error)}", file=sys.stderr)
         return 2
     print(matrix_table(outcomes))
     print("\n".join(["", *findings(outcomes)]))
@@ -65,8 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.add_argument("--only", choices=tuple(PARTS), help="run only the type sweep or only the bundled pairs")
     parser.add_argument("--anew", action="store_true", help="run finished cells again")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes of all cells")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the matrix and the findings in Markdown")
+    add_output_options(parser)
     return parser
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import shorten
 
-from tabulate import tabulate
-
+from harness.releases.release_outputs import format_table
 from harness.releases.versions.cell_outcome import ERROR, CellOutcome, ReleaseCell
 from harness.storage.templates import render
 
@@ -20,7 +19,7 @@ _ABSENT = {"verdict": "not shipped", "remark": ""}
 _LONGEST = 160  # characters per remark
 
 
-def matrix_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
+def matrix_table(outcomes: Sequence[CellOutcome], *, markdown: bool = False) -> str:
     """Return the matrix: releases, installation, types by verdict, worst verdict of each pair, largest difference.
 
     A cell without an environment has the reason instead of "yes".
@@ -38,10 +37,10 @@ def matrix_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
         ]
         for outcome in outcomes
     ]
-    return tabulate(rows, headers, tablefmt=form, disable_numparse=True, missingval="-")
+    return format_table(rows, headers, markdown=markdown)
 
 
-def pairs_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
+def pairs_table(outcomes: Sequence[CellOutcome], *, markdown: bool = False) -> str:
     """Return a row per cell and pair: questions that do not reproduce, and the largest differences by measure."""
     rows = [
         [
@@ -53,7 +52,7 @@ def pairs_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
         for pair in outcome.pairs or {}
     ]
     headers = ["transformers", "torch", "pair", "not reproduced", *_MEASURES]
-    return tabulate(rows, headers, tablefmt=form, disable_numparse=True, missingval="-")
+    return format_table(rows, headers, markdown=markdown)
 
 
 def findings(outcomes: Sequence[CellOutcome]) -> list[str]:
@@ -75,8 +74,8 @@ def versions_page(outcomes: Sequence[CellOutcome], command: str, checkout: Path)
     data = {
         "command": command,
         "ranges": ", ".join(supported_ranges(checkout)),
-        "matrix": matrix_table(outcomes, "github"),
-        "pairs": pairs_table(outcomes, "github"),
+        "matrix": matrix_table(outcomes, markdown=True),
+        "pairs": pairs_table(outcomes, markdown=True),
         "findings": findings(outcomes),
         "dates": _join_distinct(outcome.date for outcome in outcomes),
         "device": _join_distinct(outcome.device for outcome in outcomes),

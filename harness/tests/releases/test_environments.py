@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import PhaseError
+from harness.releases.commands import CommandResult, run_command, run_parallel
 from harness.releases.environments import (
-    CommandResult,
     InstallError,
     Release,
     ReleaseEnvironment,
     prepare_environment,
-    run_command,
 )
 from harness.storage.cache_directory import CACHE_VARIABLE
 
@@ -193,18 +192,43 @@ def test_commands_have_their_own_variables_and_a_log(tmp_path: Path, monkeypatch
     assert run_command(["no-such-command-anywhere"], tmp_path, log).status == 127
 
 
-def test_a_terminated_run_ends_its_commands(tmp_path: Path) -> None:
+ALONE = "run(0)"
+PARALLEL = "run_parallel(run, 2)"
+
+
+@pytest.mark.parametrize("call", [ALONE, PARALLEL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminated_run_ends_its_commands(call: str, number: signal.Signals, tmp_path: Path) -> None:
+    script = "sleep 60 & echo $! > part-$0; mv part-$0 pid-$0; wait"
     code = (
-        "from harness.releases.commands import run_command; from pathlib import Path; "
-        f"run_command(['sh', '-c', 'sleep 60 & echo $! > pid.part; mv pid.part pid; wait'], Path({str(tmp_path)!r}), "
-        f"Path({str(tmp_path / 'log')!r}))"
+        "from harness.releases.commands import run_command, run_parallel\n"
+        "from pathlib import Path\n"
+        "def run(part):\n"
+        f"    while True: run_command(['sh', '-c', {script!r}, str(part)], Path(), Path('log'))\n"
+        f"{call}\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
-    child = tmp_path / "pid"
-    wait_until(child.exists)
-    parent.send_signal(signal.SIGTERM)
-    assert parent.wait(20) == 128 + signal.SIGTERM
-    wait_until(lambda: not is_running(int(child.read_text())))
+    variables = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=variables, stderr=subprocess.DEVNULL)
+    children = [tmp_path / f"pid-{part}" for part in range(1 if call == ALONE else 2)]
+    wait_until(lambda: all(child.exists() for child in children))
+    parent.send_signal(number)
+    assert parent.wait(20) != 0
+    wait_until(lambda: not any(is_running(int(child.read_text())) for child in children))
+
+
+def test_the_first_failure_of_parallel_commands_ends_the_others(tmp_path: Path) -> None:
+    def run(part: int) -> None:
+        if part:
+            wait_until((tmp_path / "begun").exists)
+            raise PhaseError("part 1 failed")
+        while True:
+            run_command(["sh", "-c", "touch begun; sleep 60"], tmp_path, tmp_path / "log")
+
+    with pytest.raises(PhaseError, match="part 1 failed"):
+        run_parallel(run, 2)
+    done: list[int] = []
+    run_parallel(done.append, 3)
+    assert sorted(done) == [0, 1, 2]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
