@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import platform
-import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
@@ -16,9 +14,8 @@ from harness.errors import PhaseError
 from harness.releases.diff.release_steps import ReleaseStep, ReleaseWalk
 from harness.releases.diff.releases_page import changes_table, counts_line, releases_page
 from harness.releases.environments import INSTALLED, InstallError, Release
+from harness.releases.release_outputs import add_output_options, command_line, describe_failure, write_outputs
 from harness.storage.cache_directory import default_cache
-from harness.storage.files import write_atomically
-from harness.storage.json_text import dump
 
 _PROGRAM = "python -m harness.releases"
 #: git bisect skips a commit at this exit status.
@@ -42,25 +39,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for step in ReleaseWalk(releases, options.types, default_cache() / "releases.log").steps():
             steps.append(step)
             print(f"\n{counts_line(step)}\n\n{changes_table(step)}", flush=True)
-            if options.json is not None:
-                write_atomically(options.json, dump({"steps": [step.record() for step in steps]}))
-            if options.write is not None:
-                command = shlex.join([*_PROGRAM.split(), *arguments])
-                versions = {
-                    "date": f"{datetime.now(UTC):%Y-%m-%d}",
-                    "python": platform.python_version(),
-                    "torch": torch.__version__,
-                }
-                write_atomically(options.write, releases_page(steps, command, versions).encode())
+            write_outputs(
+                options,
+                {"steps": [step.record() for step in steps]},
+                lambda: releases_page(steps, command_line(_PROGRAM, arguments), _versions()),
+            )
     except InstallError as error:
         print(f"{_PROGRAM}: {error}", file=sys.stderr)
         return _CANNOT_BUILD if options.checkout else 2
     except (PhaseError, OSError) as error:
-        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        print(f"{_PROGRAM}: {describe_failure(error)}", file=sys.stderr)
         return 2
     if any(step.alarms for step in steps):
         return 0 if options.warn_only else 1
     return 0
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def _releases(options: argparse.Namespace) -> list[Release]:
@@ -84,8 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--types", nargs="+", action="extend", default=[], metavar="TYPE", help="compare these types only"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the changes of all steps")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page in Markdown")
+    add_output_options(parser)
     parser.add_argument("--warn-only", action="store_true", help="exit with status 0 although a type changed")
     return parser
 

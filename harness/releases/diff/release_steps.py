@@ -6,18 +6,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import PhaseError
+from harness.releases.commands import Runner, run_command, run_parallel
 from harness.releases.diff.readings_comparison import Array, is_same
 from harness.releases.diff.release_verdict import ALARMS, ReleaseVerdict, TypeChange, judge_type
 from harness.releases.diff.saved_types import LOADED, MADE
 from harness.releases.diff.type_report import TypeReport, TypeState, load_arrays, load_report, save_report
 from harness.releases.diff.worker import Workplace
-from harness.releases.environments import Release, Runner, prepare_environment, run_command
+from harness.releases.environments import Release, prepare_environment
 
 _PARTS = min(4, os.cpu_count() or 1)
 # A process that crashes is started again for the remaining types, this often at most.
@@ -102,8 +102,7 @@ class ReleaseWalk:
                 reason = f"the process ended with exit status {result.status}: {result.reason}"
                 save_report(directory, TypeReport(directory.name, TypeState.FAILED, reason))
 
-        with ThreadPoolExecutor(_PARTS) as pool:
-            list(pool.map(run_part, range(_PARTS)))
+        run_parallel(run_part, _PARTS)
 
     def _judge(self, old: str, before: Workplace, after: Workplace) -> dict[str, TypeChange]:
         known = [workplace.known.read_text(encoding="utf-8").split() for workplace in (before, after)]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tabulate import tabulate
-
 from harness.releases.diff.release_steps import ReleaseStep
 from harness.releases.diff.release_verdict import ReleaseVerdict, TypeChange
 from harness.releases.diff.upstream_causes import causes_of
+from harness.releases.release_outputs import format_table
 from harness.storage.templates import render
 
 # Verdicts without a row of their own in the tables: nothing changed, or nothing was measured.
@@ -18,7 +17,7 @@ _SYMBOLS = {ReleaseVerdict.SAME: "=", ReleaseVerdict.REFUSED: "", ReleaseVerdict
 _LONGEST = 400  # characters of a remark
 
 
-def changes_table(step: ReleaseStep, form: str = "simple") -> str:
+def changes_table(step: ReleaseStep, *, markdown: bool = False) -> str:
     """Return a row for each type that changed: verdict, first residual point, size, what moved first, remarks."""
     rows = [
         [*_row(change), "; ".join([*causes_of(name, step.old, step.new), *change.remarks])[:_LONGEST]]
@@ -26,9 +25,9 @@ def changes_table(step: ReleaseStep, form: str = "simple") -> str:
         if change.verdict not in _QUIET
     ]
     headers = ["type", "verdict", "from point", "similarity by", "states by", "first", "cause or remark"]
-    if form != "simple":
-        rows = [[f"`{name}`", *(str(cell).replace("|", "\\|") for cell in cells)] for name, *cells in rows]
-    return tabulate(rows, headers, tablefmt=form, disable_numparse=True) if rows else "No type changed."
+    if markdown:
+        rows = [[f"`{name}`", *cells] for name, *cells in rows]
+    return format_table(rows, headers, markdown=markdown) if rows else "No type changed."
 
 
 def counts_line(step: ReleaseStep) -> str:
@@ -43,7 +42,7 @@ def matrix_table(steps: Sequence[ReleaseStep]) -> str:
     names = sorted({name for step in steps for name, change in step.changes.items() if change.verdict not in _QUIET})
     rows = [[f"`{name}`", *(_cell(step.changes.get(name)) for step in steps)] for name in names]
     headers = ["type", *(step.title for step in steps)]
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True) if rows else "No type changed."
+    return format_table(rows, headers, markdown=True) if rows else "No type changed."
 
 
 def releases_page(steps: Sequence[ReleaseStep], command: str, versions: Mapping[str, str]) -> str:
@@ -64,7 +63,7 @@ def releases_page(steps: Sequence[ReleaseStep], command: str, versions: Mapping[
             **versions,
             "command": command,
             "matrix": matrix_table(steps),
-            "steps": [(counts_line(step), changes_table(step, "github")) for step in steps],
+            "steps": [(counts_line(step), changes_table(step, markdown=True)) for step in steps],
             "constant": sorted(measured - changed),
             "unmeasured": sorted(names - measured - changed),
         },
