@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from harness.releases.diff.generation import GenerationCheck
 from harness.releases.diff.readings_comparison import Array, Move, ShapeError, compare_readings
 from harness.releases.diff.type_report import TypeReport, TypeState
 
@@ -103,6 +104,8 @@ def judge_type(
     if compare_readings(made, saved):
         lost = f": {_name_some(before.missing)} not in the saved file" if before.missing else ""
         verdicts[ReleaseVerdict.ROUND_TRIP] = f"the older release does not load what it saved{lost}"
+    if (sentence := _describe_generation(before.generation, after.generation)) is not None:
+        verdicts[ReleaseVerdict.GENERATION] = sentence
     if after.inputs:
         verdicts[ReleaseVerdict.INPUTS] = "; ".join(dict.fromkeys(after.inputs.values()))
     if changed := changed_defaults(before.defaults, after.defaults):
@@ -136,6 +139,16 @@ def _verdict_without_readings(before: TypeReport | None, after: TypeReport) -> t
     if after.state is TypeState.FAILED:
         return ReleaseVerdict.FAILED, after.reason
     return None
+
+
+def _describe_generation(before: GenerationCheck | None, after: GenerationCheck | None) -> str | None:
+    """Return a sentence if cached generation differs from full passes in the newer release only."""
+    if before is None or after is None or not after.differs or before.differs:
+        return None
+    return (
+        f"the logits of cached step {after.step} differ by {after.difference:.2g} from those of a full pass (step 0 is "
+        f"the prefill){f': {after.remark}' if after.remark else ''}"
+    )
 
 
 def _name_some(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from harness.errors import PhaseError, shorten
 from harness.models.anatomy import Anatomy, AnatomyError, find_anatomy
 from harness.models.kinds import kind_of
 from harness.probe.attention import AttentionError
+from harness.releases.diff.generation import check_generation
 from harness.releases.diff.saved_prompts import load_prompts, save_prompts
 from harness.releases.diff.type_readings import Arrays, read_prompt
 from harness.releases.diff.type_report import TypeReport, TypeState, save_arrays, save_report
@@ -23,6 +24,7 @@ from harness.releases.tiny.tiny_model import tiny_model
 
 #: Names of the readings: of the model as made, and after its own release or another one loaded it.
 MADE, LOADED = "made", "loaded"
+BASE = "base"
 _MODEL, _PROMPTS = "model", "prompts.safetensors"
 _LONGEST = 300  # characters of a reason
 
@@ -36,12 +38,13 @@ def make_type(model_type: str, class_name: str, directory: Path) -> TypeReport:
     def make(report: TypeReport) -> None:
         model = tiny_model(model_type, class_name)
         anatomy = find_anatomy(model)
-        prompts = {"base": tiny_prompt(model, anatomy)}
+        prompts = {BASE: tiny_prompt(model, anatomy)}
         save_prompts(directory / _PROMPTS, prompts)
         save_arrays(directory, MADE, _read_prompts(model, anatomy, prompts))
         model.save_pretrained(directory / _MODEL)
         again = _load_model(directory / _MODEL, class_name, report)
         save_arrays(directory, LOADED, _read_prompts(again, find_anatomy(again), prompts))
+        report.generation = check_generation(again, prompts[BASE])
 
     return _report(model_type, directory, make)
 
@@ -62,17 +65,18 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
         model = _load_model(saved / _MODEL, class_name, report)
         anatomy = find_anatomy(model)
         readings: Arrays = {}
-        for name, prompt in load_prompts(saved / _PROMPTS).items():
+        prompts = load_prompts(saved / _PROMPTS)
+        for name, prompt in list(prompts.items()):
             try:
                 arrays = read_prompt(model, anatomy, prompt)
             except PhaseError:
                 raise
             except Exception as error:  # The model's code may raise any type.
-                own = tiny_prompt(model, anatomy)
-                report.inputs[name] = f"{_name_inputs(prompt, own)} ({first_sentence(str(error))})"
-                arrays = read_prompt(model, anatomy, own)
+                prompts[name], arrays = _read_own(model, anatomy, name, error)
+                report.inputs[name] = f"{_name_inputs(prompt, prompts[name])} ({first_sentence(str(error))})"
             readings |= {f"{name}/{key}": value for key, value in arrays.items()}
         save_arrays(directory, LOADED, readings)
+        report.generation = check_generation(model, prompts[BASE])
 
     return _report(model_type, directory, load)
 
@@ -107,6 +111,19 @@ def _flat(error: Exception) -> str:
 def _read_prompts(model: Any, anatomy: Anatomy, prompts: Mapping[str, TinyPrompt]) -> Arrays:
     readings = {name: read_prompt(model, anatomy, prompt) for name, prompt in prompts.items()}
     return {f"{name}/{key}": value for name, arrays in readings.items() for key, value in arrays.items()}
+
+
+def _read_own(model: Any, anatomy: Anatomy, name: str, error: Exception) -> tuple[TinyPrompt, Arrays]:
+    """Return the prompt of a name that the running release builds, and its readings.
+
+    Raises:
+        Exception: `error`, which the saved prompt caused, if the model refuses this prompt too.
+    """
+    try:
+        own = tiny_prompt(model, anatomy)
+        return own, read_prompt(model, anatomy, own)
+    except Exception:
+        raise error from None
 
 
 def _load_model(directory: Path, class_name: str, report: TypeReport) -> Any:

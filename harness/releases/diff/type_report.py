@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.storage.json_text import dump
+from harness.releases.diff.generation import GenerationCheck
 
 _REPORT = "report.json"
 
@@ -33,8 +33,8 @@ class TypeReport:
     `state` is `read`, `refused` (the harness cannot measure the type, or a library is missing), `failed` (an error in
     the release's own code) or `gone` (the release has no such type), with the `reason`. `missing` names weights that
     have no value in the saved file. `inputs` has, by prompt, a sentence on the inputs that had to change because the
-    release refuses the saved ones. `skipped` has the reason for each prompt that the model refuses. `defaults` is the
-    type's default configuration.
+    release refuses the saved ones. `skipped` has the reason for each prompt that the model refuses.
+    `generation` compares cached steps with full passes. `defaults` is the type's default configuration.
     """
 
     model_type: str
@@ -43,6 +43,7 @@ class TypeReport:
     missing: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    generation: GenerationCheck | None = None
     defaults: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -50,7 +51,8 @@ class TypeReport:
 def save_report(directory: Path, report: TypeReport) -> None:
     """Write the report; it is the last file of a type, so a directory with a report is complete."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / _REPORT).write_bytes(dump(asdict(report)))
+    # A difference may be NaN, so this is not the canonical JSON.
+    (directory / _REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
 
 
 def load_report(directory: Path) -> TypeReport | None:
@@ -59,7 +61,8 @@ def load_report(directory: Path) -> TypeReport | None:
         content = json.loads((directory / _REPORT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return TypeReport(**content | {"state": TypeState(content["state"])})
+    generation = content["generation"] and GenerationCheck(**content["generation"])
+    return TypeReport(**content | {"state": TypeState(content["state"]), "generation": generation})
 
 
 def save_arrays(directory: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -13,12 +13,12 @@ from torch import nn
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
-from harness.models.forward_pass import prompt_options
 from harness.probe.last_token import ShareReader
-from harness.probe.lens_task import KS, LensTask, References
-from harness.probe.observation import Readings, observing
+from harness.probe.lens_task import KS
+from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, collect_placeholder_masks
 from harness.probe.similarity import GroupSums, upcast
+from harness.releases.tiny.dense_readings import observing_densely
 from harness.releases.tiny.prompts import TinyPrompt, run_prompt
 
 _TOLERANCE = 2e-4
@@ -62,18 +62,13 @@ class _Examination:
 
     def observe(self) -> Readings:
         """Measure the prompt, then check the image positions and that the model's state is restored."""
-        groups, separators = self.prompt.groups, self.prompt.separators
-        rows, image_or_separator = groups.real.shape[0], groups.image | separators
-        words = (((11, 12), (13,)),) * rows
-        task = LensTask(References(words=words, chance_words=words), tuple(range(64)), dense=True)
-        ids = tuple(f"row {row}" for row in range(rows))
+        separators, image_or_separator = self.prompt.separators, self.prompt.groups.image | self.prompt.separators
         before = self._model_state()
         with (
             collect_placeholder_masks(self.model) as masks,
-            torch.inference_mode(),
-            observing(self.model, self.anatomy, groups, sample_ids=ids, lens=task, checking=True) as observation,
+            observing_densely(self.model, self.anatomy, self.prompt, checking=True) as observation,
         ):
-            self.model(**self.prompt.inputs, **prompt_options(self.model))
+            run_prompt(self.model, self.prompt.inputs)
         readings = observation.readings()
         check_image_positions(self.model, self.anatomy.name, image_or_separator, self.prompt.inputs, masks)
         self.remark(
