@@ -19,7 +19,7 @@ from harness.releases.diff.saved_prompts import load_prompts, save_prompts
 from harness.releases.diff.type_readings import Arrays, read_prompt
 from harness.releases.diff.type_report import TypeReport, TypeState, save_arrays, save_report
 from harness.releases.release_outputs import first_sentence
-from harness.releases.tiny.prompts import TinyPrompt, tiny_prompt
+from harness.releases.tiny.prompts import PromptFormError, TinyPrompt, tiny_prompts
 from harness.releases.tiny.tiny_model import tiny_model
 
 #: Names of the readings: of the model as made, and after its own release or another one loaded it.
@@ -38,7 +38,8 @@ def make_type(model_type: str, class_name: str, directory: Path) -> TypeReport:
     def make(report: TypeReport) -> None:
         model = tiny_model(model_type, class_name)
         anatomy = find_anatomy(model)
-        prompts = {BASE: tiny_prompt(model, anatomy)}
+        prompts = tiny_prompts(model, anatomy)
+        report.skipped = prompts.skipped
         save_prompts(directory / _PROMPTS, prompts)
         save_arrays(directory, MADE, _read_prompts(model, anatomy, prompts))
         model.save_pretrained(directory / _MODEL)
@@ -66,14 +67,21 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
         anatomy = find_anatomy(model)
         readings: Arrays = {}
         prompts = load_prompts(saved / _PROMPTS)
+        own: Mapping[str, TinyPrompt] = {}
         for name, prompt in list(prompts.items()):
             try:
                 arrays = read_prompt(model, anatomy, prompt)
             except PhaseError:
                 raise
             except Exception as error:  # The model's code may raise any type.
-                prompts[name], arrays = _read_own(model, anatomy, name, error)
-                report.inputs[name] = f"{_name_inputs(prompt, prompts[name])} ({first_sentence(str(error))})"
+                own = own or _own_prompts(model, anatomy, error)
+                reason = first_sentence(str(error))
+                if name not in own:
+                    report.inputs[name] = f"the prompt {name!r} is refused ({reason})"
+                    continue
+                report.inputs[name] = f"{_name_inputs(prompt, own[name])} ({reason})"
+                prompts[name] = own[name]
+                arrays = read_prompt(model, anatomy, own[name])
             readings |= {f"{name}/{key}": value for key, value in arrays.items()}
         save_arrays(directory, LOADED, readings)
         report.generation = check_generation(model, prompts[BASE])
@@ -113,16 +121,15 @@ def _read_prompts(model: Any, anatomy: Anatomy, prompts: Mapping[str, TinyPrompt
     return {f"{name}/{key}": value for name, arrays in readings.items() for key, value in arrays.items()}
 
 
-def _read_own(model: Any, anatomy: Anatomy, name: str, error: Exception) -> tuple[TinyPrompt, Arrays]:
-    """Return the prompt of a name that the running release builds, and its readings.
+def _own_prompts(model: Any, anatomy: Anatomy, error: Exception) -> Mapping[str, TinyPrompt]:
+    """Return the prompts that the running release builds.
 
     Raises:
-        Exception: `error`, which the saved prompt caused, if the model refuses this prompt too.
+        Exception: `error`, which a saved prompt caused, if the model refuses all forms.
     """
     try:
-        own = tiny_prompt(model, anatomy)
-        return own, read_prompt(model, anatomy, own)
-    except Exception:
+        return tiny_prompts(model, anatomy)
+    except PromptFormError:
         raise error from None
 
 

@@ -24,6 +24,7 @@ _BOS = 1
 _BEFORE, _BETWEEN = 3, 2
 _MOST_FEATURES = 70
 _STARTS = ("vision_start_token_id", "image_start_token_id", "boi_token_id", "image_bos_token_id")
+_TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")
 _REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError)
 _ENDS = ("vision_end_token_id", "image_end_token_id", "eoi_token_id", "image_eos_token_id")
 
@@ -83,8 +84,9 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
 def tiny_prompts(model: Any, anatomy: Anatomy) -> TinyPrompts:
     """Return the base prompt, as `tiny_prompt` does, and the variants of it that the model accepts.
 
-    The variants are `"two pictures"` per sample, `"wide picture"` with half as many rows as columns of patches, and
-    `"long"`, longer than the sliding window of a tiny model. All values follow from shapes and fixed seeds.
+    The variants are `"two pictures"` per sample, `"wide picture"` with half as many rows as columns of patches,
+    `"long"`, longer than the sliding window of a tiny model, and `"without token types"`, which a processor need not
+    give. All values follow from shapes and fixed seeds.
 
     Raises:
         PromptFormError: the model accepts the base prompt in none of the forms.
@@ -96,8 +98,19 @@ def tiny_prompts(model: Any, anatomy: Anatomy) -> TinyPrompts:
         try:
             prompts[name] = _write(model, anatomy, form, variant, features if is_same_size else None)[0]
         except _REFUSALS as error:
-            skipped[name] = f"{type(error).__name__}: {first_line(error, '')[:160]}"
+            skipped[name] = _describe(error)
+    if any(name in base.inputs for name in _TOKEN_TYPES):
+        inputs = {name: value for name, value in base.inputs.items() if name not in _TOKEN_TYPES}
+        try:
+            run_prompt(model, inputs)
+            prompts["without token types"] = base._replace(inputs=inputs)
+        except _REFUSALS as error:
+            skipped["without token types"] = _describe(error)
     return TinyPrompts(prompts, skipped)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error, '')[:160]}"
 
 
 def _base_prompt(model: Any, anatomy: Anatomy) -> tuple[TinyPrompt, int, int]:
@@ -109,7 +122,7 @@ def _base_prompt(model: Any, anatomy: Anatomy) -> tuple[TinyPrompt, int, int]:
             prompt, features = _write(model, anatomy, form, _BASE)
         except _REFUSALS as error:
             shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in images().items())
-            refusals.append(f"{shapes}: {type(error).__name__}: {first_line(error, '')[:160]}")
+            refusals.append(f"{shapes}: {_describe(error)}")
             continue
         return prompt, form, features
     raise PromptFormError(
@@ -202,7 +215,7 @@ class _Writer:
             instruction[row, -after:] = True
         image = (ids == placeholder) & real
         inputs = {"input_ids": ids, "attention_mask": real.long(), **self.images}
-        for name in ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids"):
+        for name in _TOKEN_TYPES:
             if name in self.arguments:
                 inputs[name] = image.long()
         if self.anatomy.image_input:
