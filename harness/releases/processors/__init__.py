@@ -1,0 +1,1 @@
+"""Processors of vision-language types: built without a hub, saved, loaded in another release, read and compared."""
