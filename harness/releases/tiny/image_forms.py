@@ -128,6 +128,9 @@ def _all_forms(pictures: Pictures, size: int, large: int, patch: int, channels: 
         return {"flattened_patches": torch.cat([places, _noise(n, patches, flat)], dim=-1)}
 
     tiles = (pictures.samples, pictures.per_sample)
+    # A wide picture has tiles side by side, after a small copy of the picture, and does not fill their height.
+    across = max(1, columns // rows)
+    tall = size if across == 1 else size * 3 // 4
     grid, sizes = each(image_grid_thw=[1, rows, columns]), each(image_sizes=[height, width])
     question = each(qformer_input_ids=[*range(20, 25)]) | ones("qformer_attention_mask", n, 5)
     pooling = {"image_token_pooling": torch.arange(n * patches).view(-1, 4)}
@@ -169,8 +172,7 @@ def _all_forms(pictures: Pictures, size: int, large: int, patch: int, channels: 
             "pixel_attention_mask",
             lambda: tiled() | ones("pixel_attention_mask", *tiles, height, width, dtype=torch.bool),
         ),
-        # Tiles are square; a wide picture is padded to them.
-        ("image_sizes", lambda: pixels(n, 2, channels, size, size) | sizes),
+        ("image_sizes", lambda: pixels(n, 1 + across, channels, size, size) | each(image_sizes=[tall, size * across])),
         ("image_sizes", lambda: full() | sizes),
         ("pixel_values_images", lambda: pixels(n, channels, height, width, name="pixel_values_images")),
         (

@@ -115,7 +115,7 @@ def tiny_config(model_type: str) -> Any:
     small = _Shrinker().shrink(content)
     if small.get("image_grid_pinpoints"):
         side = small["vision_config"]["image_size"]
-        small["image_grid_pinpoints"] = [[side, side]]
+        small["image_grid_pinpoints"] = [[side, side], [side, 2 * side]]
     _, fields = TINY_FIELDS.get(model_type, ("", {}))
     for path, value in fields.items():
         *parts, name = path.split(".")
