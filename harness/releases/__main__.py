@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 import torch
 
 from harness.errors import PhaseError
+from harness.releases.commands import Runner, run_command
 from harness.releases.diff.release_steps import ReleaseStep, ReleaseWalk
-from harness.releases.diff.releases_page import changes_table, counts_line, releases_page
+from harness.releases.diff.releases_page import releases_page, step_text
 from harness.releases.environments import INSTALLED, InstallError, Release
 from harness.releases.release_outputs import add_output_options, command_line, describe_failure, write_outputs
 from harness.storage.cache_directory import default_cache
@@ -22,7 +23,7 @@ _PROGRAM = "python -m harness.releases"
 _CANNOT_BUILD = 125
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> int:
     """Compare the releases, print the changes of each step, and write the requested files after every step.
 
     Return 0 if nothing changed inside, 1 if a type did, 2 after an error. With --checkout, 125 means that the checkout
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         releases = _releases(options)
         if len(releases) < 2:
             parser.error("give two releases or more, such as 5.4.0 installed")
-        for step in ReleaseWalk(releases, options.types, default_cache() / "releases.log").steps():
+        for step in ReleaseWalk(releases, options.types, default_cache() / "releases.log", run).steps():
             steps.append(step)
-            print(f"\n{counts_line(step)}\n\n{changes_table(step)}", flush=True)
+            print(f"\n{step_text(step)}", flush=True)
             write_outputs(
                 options,
                 {"steps": [step.record() for step in steps]},

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 #: States, attention shares and logits that differ relatively by more than this have moved.
 TOLERANCE = 1e-5
-# Below this norm a state has no direction to compare.
-_SMALLEST_NORM = 1e-12
+# A state with less than this share of the largest norm is compared with that share.
+_SMALLEST_NORM = 1e-6
 
 Array = NDArray[Any]
 
@@ -105,8 +105,9 @@ def _relative(before: Array, after: Array) -> Array:
     """Return the norm of the difference along the last axis, relative to the norm before."""
     norm = np.linalg.norm(before.astype(np.float64), axis=-1)
     difference = np.linalg.norm(after.astype(np.float64) - before, axis=-1)
+    smallest = max(_SMALLEST_NORM * float(np.nan_to_num(norm).max(initial=0.0)), np.finfo(np.float64).tiny)
     # Padding is zero in both.
-    return np.where(difference == 0, 0.0, difference / np.maximum(norm, _SMALLEST_NORM))
+    return np.where(difference == 0, 0.0, difference / np.maximum(norm, smallest))
 
 
 def _largest(before: Array, after: Array) -> float:

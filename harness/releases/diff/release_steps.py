@@ -19,7 +19,8 @@ from harness.releases.diff.type_report import TypeReport, TypeState, load_arrays
 from harness.releases.diff.worker import Workplace
 from harness.releases.environments import Release, prepare_environment
 
-_PARTS = min(4, os.cpu_count() or 1)
+#: Processes of one release.
+PROCESSES = min(4, os.cpu_count() or 1)
 # A process that crashes is started again for the remaining types, this often at most.
 _MOST_CRASHES = 20
 
@@ -90,7 +91,7 @@ class ReleaseWalk:
         command += ["--types", *self.types] if self.types else []
 
         def run_part(part: int) -> None:
-            arguments = [*command, "--part", str(part), str(_PARTS)]
+            arguments = [*command, "--part", str(part), str(PROCESSES)]
             for _ in range(_MOST_CRASHES):
                 workplace.current(part).unlink(missing_ok=True)
                 result = self.run(arguments, workplace.root, self.log, environment.variables)
@@ -102,7 +103,7 @@ class ReleaseWalk:
                 reason = f"the process ended with exit status {result.status}: {result.reason}"
                 save_report(directory, TypeReport(directory.name, TypeState.FAILED, reason))
 
-        run_parallel(run_part, _PARTS)
+        run_parallel(run_part, PROCESSES)
 
     def _judge(self, old: str, before: Workplace, after: Workplace) -> dict[str, TypeChange]:
         known = [workplace.known.read_text(encoding="utf-8").split() for workplace in (before, after)]

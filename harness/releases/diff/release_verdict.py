@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Any
 from harness.releases.diff.generation import GenerationCheck
 from harness.releases.diff.readings_comparison import Array, Move, ShapeError, compare_readings
 from harness.releases.diff.type_report import TypeReport, TypeState
+from harness.releases.processors.processor_comparison import compare_processors
 
 _NAMED = 3  # keys or fields that a remark names
 # Fields that name a class or a release, and no property of the model.
@@ -61,12 +63,24 @@ class TypeChange:
         return {
             "verdict": str(self.verdict),
             "first_point": first.first_point if first else None,
-            "largest": max((move.largest for move in self.moves), default=0.0),
-            "relative": max((move.relative for move in self.moves), default=0.0),
+            "largest": _finite(self.largest),
+            "relative": _finite(self.relative),
             "quantity": first.quantity if first else None,
-            "prompts": {move.prompt: {"first_point": move.first_point, "largest": move.largest} for move in self.moves},
+            "prompts": {
+                move.prompt: {"first_point": move.first_point, "largest": _finite(move.largest)} for move in self.moves
+            },
             "remarks": list(self.remarks),
         }
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute difference of a similarity on any prompt."""
+        return max((move.largest for move in self.moves), default=0.0)
+
+    @property
+    def relative(self) -> float:
+        """The largest relative difference of a token's state on any prompt."""
+        return max((move.relative for move in self.moves), default=0.0)
 
 
 def judge_type(
@@ -87,10 +101,29 @@ def judge_type(
         loaded: readings after the other release loaded it.
     """
     name = after.model_type
+    if before is None:
+        return TypeChange(name, ReleaseVerdict.NEW)
     early = _verdict_without_readings(before, after)
-    if early is not None or before is None:
-        verdict, reason = early or (ReleaseVerdict.NEW, "")
-        return TypeChange(name, verdict, remarks=[reason] if reason else [])
+    verdicts, moves = (early, []) if early else _compare_models(before, after, made, saved, loaded)
+    if after.state is not TypeState.GONE and (sentence := _describe_processor(before, after)) is not None:
+        verdicts[ReleaseVerdict.PROCESSOR] = sentence
+    verdict = next((verdict for verdict in ReleaseVerdict if verdict in verdicts), ReleaseVerdict.SAME)
+    remarks = [
+        verdicts[kind] if kind is verdict else f"{kind}: {verdicts[kind]}"
+        for kind in ReleaseVerdict
+        if verdicts.get(kind)
+    ]
+    return TypeChange(name, verdict, moves, remarks)
+
+
+def _compare_models(
+    before: TypeReport,
+    after: TypeReport,
+    made: Mapping[str, Array],
+    saved: Mapping[str, Array],
+    loaded: Mapping[str, Array],
+) -> tuple[dict[ReleaseVerdict, str], Sequence[Move]]:
+    """Return all verdicts on the models that apply, with a sentence each, and the moves."""
     verdicts: dict[ReleaseVerdict, str] = {}
     moves: Sequence[Move] = []
     try:
@@ -110,13 +143,13 @@ def judge_type(
         verdicts[ReleaseVerdict.INPUTS] = "; ".join(dict.fromkeys(after.inputs.values()))
     if changed := changed_defaults(before.defaults, after.defaults):
         verdicts[ReleaseVerdict.CONFIGURATION] = _name_some(changed)
-    verdict = next((verdict for verdict in ReleaseVerdict if verdict in verdicts), ReleaseVerdict.SAME)
-    remarks = [
-        verdicts[kind] if kind is verdict else f"{kind}: {verdicts[kind]}"
-        for kind in ReleaseVerdict
-        if verdicts.get(kind)
-    ]
-    return TypeChange(name, verdict, moves, remarks)
+    if _differs_in_both(before.generation, after.generation):
+        assert after.generation is not None
+        verdicts[ReleaseVerdict.SAME] = (
+            f"cached generation differs from full passes in both releases, by {after.generation.difference:.2g} at "
+            f"step {after.generation.step}"
+        )
+    return verdicts, moves
 
 
 def changed_defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -125,20 +158,34 @@ def changed_defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
     return [f"{name} {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
 
 
-def _verdict_without_readings(before: TypeReport | None, after: TypeReport) -> tuple[ReleaseVerdict, str] | None:
+def _finite(value: float) -> float | None:
+    """Return None for an infinite difference, which JSON cannot represent."""
+    return value if math.isfinite(value) else None
+
+
+def _verdict_without_readings(before: TypeReport, after: TypeReport) -> dict[ReleaseVerdict, str]:
+    """Return the verdict on a type that was not read twice, with the reason; nothing if it was."""
     if after.state is TypeState.GONE:
-        return ReleaseVerdict.GONE, ""
-    if before is None:
-        return ReleaseVerdict.NEW, ""
+        return {ReleaseVerdict.GONE: ""}
     if before.state is TypeState.REFUSED:
-        return ReleaseVerdict.REFUSED, before.reason
+        return {ReleaseVerdict.REFUSED: before.reason}
     if before.state is TypeState.FAILED:
-        return ReleaseVerdict.FAILED_BEFORE, before.reason
+        return {ReleaseVerdict.FAILED_BEFORE: before.reason}
     if after.state is TypeState.REFUSED:
-        return ReleaseVerdict.REFUSED, after.reason
+        return {ReleaseVerdict.REFUSED: after.reason}
     if after.state is TypeState.FAILED:
-        return ReleaseVerdict.FAILED, after.reason
-    return None
+        return {ReleaseVerdict.FAILED: after.reason}
+    return {}
+
+
+def _describe_processor(before: TypeReport, after: TypeReport) -> str | None:
+    """Return a sentence if the processor behaves differently, or cannot be loaded any more."""
+    if before.processor is None:
+        return None
+    if after.processor is None:
+        return f"the saved processor cannot be loaded: {after.unread}"
+    comparison = compare_processors(before.processor, after.processor)
+    return comparison.sentence if comparison.changes else None
 
 
 def _describe_generation(before: GenerationCheck | None, after: GenerationCheck | None) -> str | None:
@@ -149,6 +196,10 @@ def _describe_generation(before: GenerationCheck | None, after: GenerationCheck 
         f"the logits of cached step {after.step} differ by {after.difference:.2g} from those of a full pass (step 0 is "
         f"the prefill){f': {after.remark}' if after.remark else ''}"
     )
+
+
+def _differs_in_both(before: GenerationCheck | None, after: GenerationCheck | None) -> bool:
+    return before is not None and after is not None and before.differs and after.differs
 
 
 def _name_some(names: Sequence[str]) -> str:

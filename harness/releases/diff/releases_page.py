@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from harness.errors import shorten
 from harness.releases.diff.release_steps import ReleaseStep
 from harness.releases.diff.release_verdict import ReleaseVerdict, TypeChange
 from harness.releases.diff.upstream_causes import causes_of
@@ -13,21 +14,17 @@ from harness.storage.templates import render
 
 # Verdicts without a row of their own in the tables: nothing changed, or nothing was measured.
 _QUIET = (ReleaseVerdict.SAME, ReleaseVerdict.REFUSED, ReleaseVerdict.NEW)
-_SYMBOLS = {ReleaseVerdict.SAME: "=", ReleaseVerdict.REFUSED: "", ReleaseVerdict.NEW: "new"}
-_LONGEST = 400  # characters of a remark
+_CELLS = {ReleaseVerdict.SAME: "=", ReleaseVerdict.REFUSED: "", ReleaseVerdict.NEW: "new"}
+_LONGEST = 300  # characters of a remark on the page
+_COLUMNS = ("type", "verdict", "from point", "similarity by", "states by", "first")
 
 
-def changes_table(step: ReleaseStep, *, markdown: bool = False) -> str:
-    """Return a row for each type that changed: verdict, first residual point, size, what moved first, remarks."""
-    rows = [
-        [*_row(change), "; ".join([*causes_of(name, step.old, step.new), *change.remarks])[:_LONGEST]]
-        for name, change in step.changes.items()
-        if change.verdict not in _QUIET
-    ]
-    headers = ["type", "verdict", "from point", "similarity by", "states by", "first", "cause or remark"]
-    if markdown:
-        rows = [[f"`{name}`", *cells] for name, *cells in rows]
-    return format_table(rows, headers, markdown=markdown) if rows else "No type changed."
+def step_text(step: ReleaseStep) -> str:
+    """Return the step for a terminal: the counts, a table of the types that changed, and a line for each remark."""
+    changes = _changes(step)
+    table = format_table([_row(change) for change in changes], _COLUMNS) if changes else "No type changed."
+    lines = [f"{change.model_type}: {'; '.join(remarks)}" for change in changes if (remarks := _remarks(step, change))]
+    return "\n".join([counts_line(step), "", table, *([""] if lines else []), *lines])
 
 
 def counts_line(step: ReleaseStep) -> str:
@@ -35,14 +32,6 @@ def counts_line(step: ReleaseStep) -> str:
     counts = Counter(change.verdict for change in step.changes.values())
     numbers = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ReleaseVerdict if counts[verdict])
     return f"{step.title}: {numbers}"
-
-
-def matrix_table(steps: Sequence[ReleaseStep]) -> str:
-    """Return a row for each type that changed in a step, a column per step, in Markdown."""
-    names = sorted({name for step in steps for name, change in step.changes.items() if change.verdict not in _QUIET})
-    rows = [[f"`{name}`", *(_cell(step.changes.get(name)) for step in steps)] for name in names]
-    headers = ["type", *(step.title for step in steps)]
-    return format_table(rows, headers, markdown=True) if rows else "No type changed."
 
 
 def releases_page(steps: Sequence[ReleaseStep], command: str, versions: Mapping[str, str]) -> str:
@@ -53,43 +42,67 @@ def releases_page(steps: Sequence[ReleaseStep], command: str, versions: Mapping[
         command: the command that makes the page.
         versions: the date, and the releases of torch and Python.
     """
-    names = {name for step in steps for name in step.changes}
-    changed = {name for step in steps for name, change in step.changes.items() if change.verdict not in _QUIET}
-    measured = {name for step in steps for name, change in step.changes.items() if change.verdict in _MEASURED}
+    changed = {change.model_type for step in steps for change in _changes(step)}
+    quiet = [change for step in steps for change in step.changes.values() if change.model_type not in changed]
+    same = {change.model_type for change in quiet if change.verdict is ReleaseVerdict.SAME}
+    # The newest step that compared a type speaks for it.
+    latest = {name: change for step in steps for name, change in step.changes.items() if change.moves or change.remarks}
     return render(
         "harness.releases.diff",
         "releases.md.jinja",
         {
             **versions,
             "command": command,
-            "matrix": matrix_table(steps),
-            "steps": [(counts_line(step), changes_table(step, markdown=True)) for step in steps],
-            "constant": sorted(measured - changed),
-            "unmeasured": sorted(names - measured - changed),
+            "matrix": _matrix_table(steps, sorted(changed)),
+            "steps": [(step.title, counts_line(step), _changes_table(step)) for step in steps],
+            "same": _join_names(same),
+            "refused": _join_names({change.model_type for change in quiet} - same),
+            "standing": [
+                (name, "; ".join(change.remarks))
+                for name, change in sorted(latest.items())
+                if change.verdict is ReleaseVerdict.SAME
+            ],
         },
     )
 
 
-_MEASURED = (ReleaseVerdict.SAME, ReleaseVerdict.MOVED)
+def _matrix_table(steps: Sequence[ReleaseStep], names: Sequence[str]) -> str:
+    """Return a row for each named type and a column for each step, in Markdown."""
+    rows = [[f"`{name}`", *(_cell(step.changes.get(name)) for step in steps)] for name in names]
+    return format_table(rows, ["type", *(step.title for step in steps)], markdown=True) if rows else "No type changed."
+
+
+def _changes_table(step: ReleaseStep) -> str:
+    rows = [
+        [f"`{change.model_type}`", *_row(change)[1:], shorten("; ".join(_remarks(step, change)), _LONGEST)]
+        for change in _changes(step)
+    ]
+    return format_table(rows, [*_COLUMNS, "cause or remark"], markdown=True) if rows else "No type changed."
+
+
+def _changes(step: ReleaseStep) -> list[TypeChange]:
+    return [change for change in step.changes.values() if change.verdict not in _QUIET]
+
+
+def _remarks(step: ReleaseStep, change: TypeChange) -> list[str]:
+    return [*causes_of(change.model_type, step.old, step.new), *change.remarks]
 
 
 def _row(change: TypeChange) -> list[str]:
-    record = change.record()
-    moved = record["first_point"] is not None
-    return [
-        change.model_type,
-        str(change.verdict),
-        str(record["first_point"]) if moved else "",
-        f"{record['largest']:.2g}" if moved else "",
-        f"{record['relative']:.2g}" if moved else "",
-        record["quantity"] or "",
-    ]
+    if not change.moves:
+        return [change.model_type, str(change.verdict), "", "", "", ""]
+    first = change.moves[0]
+    sizes = [f"{size:.2g}" for size in (change.largest, change.relative)]
+    return [change.model_type, str(change.verdict), str(first.first_point), *sizes, first.quantity]
 
 
 def _cell(change: TypeChange | None) -> str:
     if change is None:
         return ""
     if not change.moves:
-        return _SYMBOLS.get(change.verdict, str(change.verdict))
-    first = change.moves[0]
-    return f"{change.verdict} {max(move.largest for move in change.moves):.2g} from {first.first_point}"
+        return _CELLS.get(change.verdict, str(change.verdict))
+    return f"{change.verdict} {change.largest:.2g} from {change.moves[0].first_point}"
+
+
+def _join_names(names: set[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names)) or "none"

@@ -18,6 +18,8 @@ from harness.releases.diff.generation import check_generation
 from harness.releases.diff.saved_prompts import load_prompts, save_prompts
 from harness.releases.diff.type_readings import Arrays, read_prompt
 from harness.releases.diff.type_report import TypeReport, TypeState, save_arrays, save_report
+from harness.releases.processors.processor_reader import make_processor, read_processor
+from harness.releases.processors.processor_readings import ProcessorReadings
 from harness.releases.release_outputs import first_sentence
 from harness.releases.tiny.prompts import PromptFormError, TinyPrompt, tiny_prompts
 from harness.releases.tiny.tiny_model import tiny_model
@@ -25,7 +27,7 @@ from harness.releases.tiny.tiny_model import tiny_model
 #: Names of the readings: of the model as made, and after its own release or another one loaded it.
 MADE, LOADED = "made", "loaded"
 BASE = "base"
-_MODEL, _PROMPTS = "model", "prompts.safetensors"
+_MODEL, _PROMPTS, _PROCESSOR = "model", "prompts.safetensors", "processor"
 _LONGEST = 300  # characters of a reason
 
 
@@ -47,7 +49,7 @@ def make_type(model_type: str, class_name: str, directory: Path) -> TypeReport:
         save_arrays(directory, LOADED, _read_prompts(again, find_anatomy(again), prompts))
         report.generation = check_generation(again, prompts[BASE])
 
-    return _report(model_type, directory, make)
+    return _report(model_type, directory, make, lambda: make_processor(model_type, directory / _PROCESSOR))
 
 
 def load_type(model_type: str, class_name: str, saved: Path, directory: Path) -> TypeReport:
@@ -86,10 +88,12 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
         save_arrays(directory, LOADED, readings)
         report.generation = check_generation(model, prompts[BASE])
 
-    return _report(model_type, directory, load)
+    return _report(model_type, directory, load, lambda: read_processor(saved / _PROCESSOR))
 
 
-def _report(model_type: str, directory: Path, work: Callable[[TypeReport], None]) -> TypeReport:
+def _report(
+    model_type: str, directory: Path, work: Callable[[TypeReport], None], read: Callable[[], ProcessorReadings]
+) -> TypeReport:
     start = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
     report = TypeReport(model_type)
@@ -106,6 +110,11 @@ def _report(model_type: str, directory: Path, work: Callable[[TypeReport], None]
         # An error in a model's own code is a result, and must not end the comparison of the other types.
         except Exception as error:
             report.state, report.reason = TypeState.FAILED, f"{type(error).__name__}: {_flat(error)}"
+    # A type that the harness refuses may have a processor all the same.
+    try:
+        report.processor = read()
+    except (PhaseError, OSError) as error:
+        report.unread = first_sentence(str(error))
     report.seconds = round(time.perf_counter() - start, 2)
     save_report(directory, report)
     return report

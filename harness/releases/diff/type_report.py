@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.releases.diff.generation import GenerationCheck
+from harness.releases.processors.processor_readings import ProcessorReadings
 
 _REPORT = "report.json"
 
@@ -34,7 +35,8 @@ class TypeReport:
     the release's own code) or `gone` (the release has no such type), with the `reason`. `missing` names weights that
     have no value in the saved file. `inputs` has, by prompt, a sentence on the inputs that had to change because the
     release refuses the saved ones. `skipped` has the reason for each prompt that the model refuses.
-    `generation` compares cached steps with full passes. `defaults` is the type's default configuration.
+    `generation` compares cached steps with full passes. `processor` has the readings of the type's processor, and
+    `unread` the reason if there are none. `defaults` is the type's default configuration.
     """
 
     model_type: str
@@ -44,6 +46,8 @@ class TypeReport:
     inputs: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     generation: GenerationCheck | None = None
+    processor: ProcessorReadings | None = None
+    unread: str = ""
     defaults: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -52,7 +56,9 @@ def save_report(directory: Path, report: TypeReport) -> None:
     """Write the report; it is the last file of a type, so a directory with a report is complete."""
     directory.mkdir(parents=True, exist_ok=True)
     # A difference may be NaN, so this is not the canonical JSON.
-    (directory / _REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+    processor = report.processor and report.processor.record()
+    content = asdict(replace(report, processor=None)) | {"processor": processor}
+    (directory / _REPORT).write_text(json.dumps(content), encoding="utf-8")
 
 
 def load_report(directory: Path) -> TypeReport | None:
@@ -61,8 +67,10 @@ def load_report(directory: Path) -> TypeReport | None:
         content = json.loads((directory / _REPORT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    generation = content["generation"] and GenerationCheck(**content["generation"])
-    return TypeReport(**content | {"state": TypeState(content["state"]), "generation": generation})
+    content["state"] = TypeState(content["state"])
+    content["generation"] = content["generation"] and GenerationCheck(**content["generation"])
+    content["processor"] = content["processor"] and ProcessorReadings.from_record(content["processor"])
+    return TypeReport(**content)
 
 
 def save_arrays(directory: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
