@@ -30,13 +30,12 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
     or a type in it cannot be measured.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = read_options(arguments)
     steps: list[ReleaseStep] = []
     try:
         releases = _releases(options)
         if len(releases) < 2:
-            parser.error("give two releases or more, such as 5.4.0 installed")
+            raise PhaseError("give two releases or more, such as 5.4.0 installed")
         for step in ReleaseWalk(releases, options.types, default_cache() / "releases.log", run).steps():
             steps.append(step)
             print(f"\n{step_text(step)}", flush=True)
@@ -71,7 +70,8 @@ def _releases(options: argparse.Namespace) -> list[Release]:
     return [Release.parse(text, torch) for text in texts or [INSTALLED] for torch in options.torch]
 
 
-def _parser() -> argparse.ArgumentParser:
+def read_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed options; misuse ends the program with status 2."""
     parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument(
         "releases",
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_output_options(parser)
     parser.add_argument("--warn-only", action="store_true", help="exit with status 0 although a type changed")
-    return parser
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

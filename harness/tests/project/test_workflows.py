@@ -18,6 +18,7 @@ import yaml  # a dependency of huggingface-hub, which transformers requires
 
 from harness.data.datasets import DATASETS
 from harness.models.registry import MODELS, PAPER_DATASETS
+from harness.releases.__main__ import read_options as read_release_options
 from harness.run.options import read_options
 from harness.tests.support.case_runs import ROOT
 
@@ -100,6 +101,18 @@ def test_a_workflow_is_complete(path: Path) -> None:
 def test_the_cpu_workflow_runs_the_script() -> None:
     path = ROOT / ".github" / "workflows" / "ci.yml"
     assert [step["run"] for step in steps(path) if "run" in step] == ["bash .ci/run"]
+
+
+def test_the_release_workflow_gives_valid_options_and_opens_nothing() -> None:
+    path = ROOT / ".github" / "workflows" / "releases.yml"
+    assert workflow(path)["permissions"] == {"contents": "read"}
+    (call,) = [line for line in shell(path).splitlines() if "harness.releases" in line]
+    words = shlex.split(call.split("|")[0].replace("$RESULTS", "results").replace("$SINCE", "5.24.0"))
+    options = read_release_options(words[3:])
+    assert options.releases == ["5.24.0", "installed"]
+    assert options.warn_only
+    assert options.checkout
+    assert options.json.parent == options.write.parent
 
 
 # A fake for every program of the script; it records the environment's directory, the name and the arguments.
