@@ -12,22 +12,26 @@ import torch
 
 from harness.errors import PhaseError
 from harness.releases.commands import Runner, run_command
-from harness.releases.diff.release_steps import ReleaseStep, ReleaseWalk
+from harness.releases.diff.release_steps import ReleaseStep, ReleaseWalk, UnusableReleaseError
+from harness.releases.diff.release_verdict import ALARMS, ReleaseVerdict
 from harness.releases.diff.releases_page import releases_page, step_text
-from harness.releases.environments import INSTALLED, InstallError, Release
+from harness.releases.environments import INSTALLED, Release
 from harness.releases.release_outputs import add_output_options, command_line, describe_failure, write_outputs
 from harness.storage.cache_directory import default_cache
 
 _PROGRAM = "python -m harness.releases"
-#: git bisect skips a commit at this exit status.
-_CANNOT_BUILD = 125
+# `git bisect run` skips a commit at the first exit status, and ends at the second.
+_SKIP, _STOP = 125, 128
+# The older release has nothing to compare with, so no commit can be judged.
+_WITHOUT_OLDER = (ReleaseVerdict.NEW, ReleaseVerdict.FAILED_BEFORE)
+_WITHOUT_NEWER = (ReleaseVerdict.FAILED, ReleaseVerdict.GONE, ReleaseVerdict.REFUSED)
 
 
 def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> int:
     """Compare the releases, print the changes of each step, and write the requested files after every step.
 
     Return 0 if nothing changed inside, 1 if a type did, 2 after an error. With --checkout, 125 means that the checkout
-    or a type in it cannot be measured.
+    or a type of --types in it cannot be measured, and 128 stands for any other error.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = read_options(arguments)
@@ -44,14 +48,29 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
                 {"steps": [step.record() for step in steps]},
                 lambda: releases_page(steps, command_line(_PROGRAM, arguments), _versions()),
             )
-    except InstallError as error:
+    except UnusableReleaseError as error:
         print(f"{_PROGRAM}: {error}", file=sys.stderr)
-        return _CANNOT_BUILD if options.checkout else 2
+        if options.checkout:
+            return _SKIP if error.release is releases[-1] else _STOP
+        return 2
     except (PhaseError, OSError) as error:
         print(f"{_PROGRAM}: {describe_failure(error)}", file=sys.stderr)
-        return 2
-    if any(step.alarms for step in steps):
-        return 0 if options.warn_only else 1
+        return _STOP if options.checkout else 2
+    if options.checkout and options.types:
+        return bisect_status(steps[-1])
+    return int(any(step.alarms for step in steps) and not options.warn_only)
+
+
+def bisect_status(step: ReleaseStep) -> int:
+    """Return the status for `git bisect run`: 0, 1 if a type moved, 125 to skip the checkout, 128 to stop."""
+    verdicts = {name: change.verdict for name, change in step.changes.items()}
+    if any(change.moves for change in step.changes.values()) or ALARMS & {*verdicts.values()} - {*_WITHOUT_NEWER}:
+        return 1
+    for status, unmeasured in ((_STOP, _WITHOUT_OLDER), (_SKIP, _WITHOUT_NEWER)):
+        names = [f"{name} ({verdict})" for name, verdict in verdicts.items() if verdict in unmeasured]
+        if names:
+            print(f"{_PROGRAM}: these types cannot be compared: {', '.join(names)}", file=sys.stderr)
+            return status
     return 0
 
 

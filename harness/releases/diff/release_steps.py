@@ -17,12 +17,20 @@ from harness.releases.diff.release_verdict import ALARMS, ReleaseVerdict, TypeCh
 from harness.releases.diff.saved_types import LOADED, MADE
 from harness.releases.diff.type_report import TypeReport, TypeState, load_arrays, load_report, save_report
 from harness.releases.diff.worker import Workplace
-from harness.releases.environments import Release, prepare_environment
+from harness.releases.environments import InstallError, Release, prepare_environment
 
 #: Processes of one release.
 PROCESSES = min(4, os.cpu_count() or 1)
 # A process that crashes is started again for the remaining types, this often at most.
 _MOST_CRASHES = 20
+
+
+class UnusableReleaseError(PhaseError):
+    """A release cannot be installed, imported or measured; the message has the reason."""
+
+    def __init__(self, release: Release, message: str) -> None:
+        super().__init__(message)
+        self.release = release
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +75,15 @@ class ReleaseWalk:
         """Yield the step from each release to the next as soon as it is measured.
 
         Raises:
-            InstallError: the environment of a release cannot be created.
-            PhaseError: a process fails before its first type, or neither release of a step has a named type.
+            UnusableReleaseError: the environment of a release cannot be created, or a process in it fails before its
+                first type.
+            PhaseError: neither release of a step has a named type.
         """
         with tempfile.TemporaryDirectory(prefix="phase-releases-") as temporary:
             before: Workplace | None = None
             for index, release in enumerate(self.releases):
                 workplace = Workplace(Path(temporary) / str(index))
-                workplace.root.mkdir()
+                workplace.made.mkdir(parents=True)
                 self._measure(release, workplace, before, make=index + 1 < len(self.releases))
                 if before is not None:
                     old = str(self.releases[index - 1])
@@ -84,26 +93,33 @@ class ReleaseWalk:
 
     def _measure(self, release: Release, workplace: Workplace, before: Workplace | None, *, make: bool) -> None:
         """Run the worker in parallel parts. A type at which a process crashes gets a report."""
-        environment = prepare_environment(release, self.log, self.run)
+        try:
+            environment = prepare_environment(release, self.log, self.run)
+        except InstallError as error:
+            raise UnusableReleaseError(release, str(error)) from error
         command = environment.command("-m", "harness.releases.diff.worker", str(workplace.root))
         command += ["--make"] if make else []
         command += ["--saved", str(before.made)] if before else []
         command += ["--types", *self.types] if self.types else []
 
+        # A part without a type would import the release for nothing.
+        parts = min(PROCESSES, len(self.types) or PROCESSES)
+
         def run_part(part: int) -> None:
-            arguments = [*command, "--part", str(part), str(PROCESSES)]
+            arguments = [*command, "--part", str(part), str(parts)]
             for _ in range(_MOST_CRASHES):
                 workplace.current(part).unlink(missing_ok=True)
                 result = self.run(arguments, workplace.root, self.log, environment.variables)
                 if result.status == 0:
                     return
                 if not workplace.current(part).exists():
-                    raise PhaseError(f"{release.title} cannot be measured: {result.reason}; see {self.log}")
+                    reason = f"{release.title} cannot be measured: {result.reason}; see {self.log}"
+                    raise UnusableReleaseError(release, reason)
                 directory = Path(workplace.current(part).read_text(encoding="utf-8"))
                 reason = f"the process ended with exit status {result.status}: {result.reason}"
                 save_report(directory, TypeReport(directory.name, TypeState.FAILED, reason))
 
-        run_parallel(run_part, PROCESSES)
+        run_parallel(run_part, parts)
 
     def _judge(self, old: str, before: Workplace, after: Workplace) -> dict[str, TypeChange]:
         known = [workplace.known.read_text(encoding="utf-8").split() for workplace in (before, after)]
