@@ -19,6 +19,13 @@ class UpstreamCause:
 
 KNOWN_CAUSES: Sequence[UpstreamCause] = (
     UpstreamCause("qwen2_5_vl", "5.3.0", "temporal positions of still images are scaled (transformers issue 45325)"),
+    UpstreamCause("qwen2_5_vl", "5.5.4", "they are no longer scaled (transformers change 45330)"),
+    UpstreamCause(
+        "paligemma",
+        "5.9.0",
+        "a prompt without token types is causal, and separate tokens of type 0 see each other (modeling_paligemma.py)",
+    ),
+    UpstreamCause("gemma3", "5.13.0", "image tokens see no further than the sliding window (transformers change 46850)"),
 )
 
 
