@@ -25,7 +25,9 @@ KNOWN_CAUSES: Sequence[UpstreamCause] = (
         "5.9.0",
         "a prompt without token types is causal, and separate tokens of type 0 see each other (modeling_paligemma.py)",
     ),
-    UpstreamCause("gemma3", "5.13.0", "image tokens see no further than the sliding window (transformers change 46850)"),
+    UpstreamCause(
+        "gemma3", "5.13.0", "image tokens see no further than the sliding window (transformers change 46850)"
+    ),
 )
 
 
