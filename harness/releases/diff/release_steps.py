@@ -14,7 +14,7 @@ from harness.errors import PhaseError
 from harness.releases.commands import Runner, run_command, run_parallel
 from harness.releases.diff.readings_comparison import Array, is_same
 from harness.releases.diff.release_verdict import ALARMS, ReleaseVerdict, TypeChange, judge_type
-from harness.releases.diff.saved_types import LOADED, MADE
+from harness.releases.diff.saved_types import COMPLETED, LOADED, MADE
 from harness.releases.diff.type_report import TypeReport, TypeState, load_arrays, load_report, save_report
 from harness.releases.diff.worker import Workplace
 from harness.releases.environments import InstallError, Release, prepare_environment
@@ -133,7 +133,7 @@ class ReleaseWalk:
         made, loaded = load_report(before.made / name), load_report(after.loaded / name)
         if made is None:
             return TypeChange(name, ReleaseVerdict.NEW)
-        readings = load_arrays(after.loaded / name, LOADED)
+        readings, completed = (load_arrays(after.loaded / name, kind) for kind in (LOADED, COMPLETED))
         saved = load_arrays(before.made / name, LOADED)
         change = judge_type(
             made,
@@ -141,10 +141,11 @@ class ReleaseWalk:
             made=load_arrays(before.made / name, MADE),
             saved=saved,
             loaded=readings,
+            completed=completed,
         )
         if not change.moves:
             return change
         earlier = self._earlier.setdefault(name, [])
-        again = next((release for release, arrays in earlier if is_same(arrays, readings)), None)
+        again = next((release for release, arrays in earlier if is_same(arrays, completed or readings)), None)
         earlier.append((old, saved))
         return replace(change, remarks=[*change.remarks, f"as in {again} again"]) if again else change

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import is_torchvision_available
 
 from harness.errors import PhaseError, shorten
 from harness.models.anatomy import Anatomy, AnatomyError, find_anatomy
@@ -21,11 +22,13 @@ from harness.releases.diff.type_report import TypeReport, TypeState, save_arrays
 from harness.releases.processors.processor_reader import make_processor, read_processor
 from harness.releases.processors.processor_readings import ProcessorReadings
 from harness.releases.release_outputs import first_sentence
-from harness.releases.tiny.prompts import PromptFormError, TinyPrompt, tiny_prompts
+from harness.releases.tiny.prompts import PromptFormError, TinyPrompt, add_token_types, run_prompt, tiny_prompts
 from harness.releases.tiny.tiny_model import tiny_model
 
 #: Names of the readings: of the model as made, and after its own release or another one loaded it.
 MADE, LOADED = "made", "loaded"
+#: The name of the readings with token types that only the newer release takes, besides the saved inputs.
+COMPLETED = "completed"
 BASE = "base"
 _MODEL, _PROMPTS, _PROCESSOR = "model", "prompts.safetensors", "processor"
 _LONGEST = 300  # characters of a reason
@@ -55,7 +58,9 @@ def make_type(model_type: str, class_name: str, directory: Path) -> TypeReport:
 def load_type(model_type: str, class_name: str, saved: Path, directory: Path) -> TypeReport:
     """Load a model that another release saved, and store its readings on the saved prompts.
 
-    If the release refuses the saved inputs, it builds its own; the report names the inputs that differ.
+    If the release refuses the saved inputs, it builds its own; the report names the inputs that differ. If it takes
+    token types that the saved inputs lack, the readings with them are stored too, because it may compute other
+    positions without them.
 
     Args:
         model_type: the type.
@@ -67,26 +72,27 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
     def load(report: TypeReport) -> None:
         model = _load_model(saved / _MODEL, class_name, report)
         anatomy = find_anatomy(model)
-        readings: Arrays = {}
-        prompts = load_prompts(saved / _PROMPTS)
+        accepted: dict[str, TinyPrompt] = {}
+        completed: dict[str, TinyPrompt] = {}
         own: Mapping[str, TinyPrompt] = {}
-        for name, prompt in list(prompts.items()):
+        for name, prompt in load_prompts(saved / _PROMPTS).items():
+            with_types = add_token_types(model, prompt)
             try:
-                arrays = read_prompt(model, anatomy, prompt)
-            except PhaseError:
-                raise
+                run_prompt(model, prompt.inputs)
+                accepted[name] = prompt
+                if with_types is not None:
+                    completed[name] = with_types
             except Exception as error:  # The model's code may raise any type.
-                own = own or _own_prompts(model, anatomy, error)
                 reason = first_sentence(str(error))
-                if name not in own:
+                own = {name: with_types} if with_types is not None else own or _own_prompts(model, anatomy, error)
+                if name in own:
+                    accepted[name] = own[name]
+                    report.inputs[name] = f"{_name_inputs(prompt, own[name])} ({reason})"
+                else:
                     report.inputs[name] = f"the prompt {name!r} is refused ({reason})"
-                    continue
-                report.inputs[name] = f"{_name_inputs(prompt, own[name])} ({reason})"
-                prompts[name] = own[name]
-                arrays = read_prompt(model, anatomy, own[name])
-            readings |= {f"{name}/{key}": value for key, value in arrays.items()}
-        save_arrays(directory, LOADED, readings)
-        report.generation = check_generation(model, prompts[BASE])
+        save_arrays(directory, LOADED, _read_prompts(model, anatomy, accepted))
+        save_arrays(directory, COMPLETED, _read_prompts(model, anatomy, completed))
+        report.generation = check_generation(model, (accepted | completed)[BASE])
 
     return _report(model_type, directory, load, lambda: read_processor(saved / _PROCESSOR))
 
@@ -115,6 +121,7 @@ def _report(
         report.processor = read()
     except (PhaseError, OSError) as error:
         report.unread = first_sentence(str(error))
+        report.lacks_torchvision = not is_torchvision_available()
     report.seconds = round(time.perf_counter() - start, 2)
     save_report(directory, report)
     return report

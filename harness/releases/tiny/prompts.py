@@ -113,6 +113,13 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error, '')[:160]}"
 
 
+def add_token_types(model: Any, prompt: TinyPrompt) -> TinyPrompt | None:
+    """Return the prompt with the token types that the model takes and the prompt lacks; None if it lacks none."""
+    names = [name for name in _TOKEN_TYPES if name in _arguments(model) and name not in prompt.inputs]
+    types = prompt.groups.image | prompt.separators
+    return prompt._replace(inputs={**prompt.inputs, **{name: types.long() for name in names}}) if names else None
+
+
 def _base_prompt(model: Any, anatomy: Anatomy) -> tuple[TinyPrompt, int, int]:
     """Return the base prompt, the index of its image form, and the number of features per picture."""
     refusals = []

@@ -10,6 +10,7 @@ import pytest
 from harness.releases.diff.generation import GenerationCheck
 from harness.releases.diff.release_verdict import ALARMS, ReleaseVerdict, TypeChange, changed_defaults, judge_type
 from harness.releases.diff.type_report import TypeReport, TypeState
+from harness.releases.processors.processor_readings import ProcessorReadings
 
 
 def readings(shift: float = 0.0, tokens: int = 4) -> dict[str, Any]:
@@ -70,6 +71,28 @@ def test_refused_inputs_are_a_verdict_of_their_own_and_a_remark_on_a_move() -> N
     moved = judge(after=other, loaded=readings(0.2))
     assert moved.verdict is ReleaseVerdict.MOVED
     assert moved.remarks == ["inputs changed: now needed: x"]
+
+
+def test_a_move_that_new_token_types_undo_is_a_change_of_the_inputs() -> None:
+    """The newer release accepts the saved inputs, but computes other positions from them."""
+    change = judge(loaded=readings(0.2), completed=readings())
+    assert change.verdict is ReleaseVerdict.INPUTS
+    assert "move from point 1 and no error is raised (similarity by 0.2)" in change.remarks[0]
+    assert change.moves == []
+    still = judge(loaded=readings(0.2), completed=readings(0.1))
+    assert still.verdict is ReleaseVerdict.MOVED
+    assert still.largest == pytest.approx(0.1)
+
+
+def test_a_processor_that_cannot_be_loaded_counts_only_with_torchvision() -> None:
+    processor = ProcessorReadings("P", "I", "pil", {})
+    before = TypeReport("t", processor=processor)
+    lost = judge(before, TypeReport("t", unread="no such class"))
+    assert lost.verdict is ReleaseVerdict.PROCESSOR
+    assert "no such class" in lost.remarks[0]
+    assert judge(before, TypeReport("t", unread="no class", lacks_torchvision=True)).verdict is ReleaseVerdict.SAME
+    refused = judge(TypeReport("t", TypeState.REFUSED, "why", processor=processor), TypeReport("t", unread="x"))
+    assert refused.verdict is ReleaseVerdict.PROCESSOR
 
 
 def test_readings_of_another_shape_cannot_be_compared() -> None:
