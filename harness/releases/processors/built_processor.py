@@ -37,11 +37,16 @@ class ProcessorError(PhaseError):
     """A type's processor cannot be built, loaded or read here; the message is upstream's sentence."""
 
 
+class MissingLibraryError(ProcessorError):
+    """A type's processor requires a library that is not installed; the message is upstream's sentence."""
+
+
 def build_processor(model_type: str) -> tuple[Any, str]:
     """Return a new processor of a type, and a remark on its class, empty if transformers maps the class to the type.
 
     Raises:
-        ProcessorError: transformers has no processor for the type, or a library is missing.
+        MissingLibraryError: a library is not installed.
+        ProcessorError: transformers has no processor for the type, or its own code fails.
     """
     processor_class, remark = find_processor_class(model_type)
     try:
@@ -53,7 +58,9 @@ def build_processor(model_type: str) -> tuple[Any, str]:
         return _with_tokenizer(processor_class, parts), remark
     except ProcessorError:
         raise
-    # Any error of upstream's constructors is the answer for this type.
+    except ImportError as error:
+        raise MissingLibraryError(error_sentence(error)) from error
+    # Any other error of upstream's constructors is the answer for this type.
     except Exception as error:
         raise ProcessorError(error_sentence(error)) from error
 
@@ -62,6 +69,7 @@ def find_processor_class(model_type: str) -> tuple[type, str]:
     """Return the processor class of a type and a remark, empty if AutoProcessor knows the class.
 
     Raises:
+        MissingLibraryError: a library that the class requires is not installed.
         ProcessorError: transformers has no processor class for the type.
     """
     import transformers
@@ -73,7 +81,7 @@ def find_processor_class(model_type: str) -> tuple[type, str]:
         try:
             return getattr(transformers, name), ""
         except ImportError as error:
-            raise ProcessorError(error_sentence(error.__cause__ or error)) from error
+            raise MissingLibraryError(error_sentence(error.__cause__ or error)) from error
     module_name = model_type_to_module_name(model_type)
     try:
         module = importlib.import_module(f"transformers.models.{module_name}.processing_{module_name}")
@@ -102,7 +110,9 @@ def _part(kind: str, model_type: str, processor_name: str) -> Any:
             problem = problem or error
     if problem is not None:
         raise problem
-    raise ProcessorError(f"transformers maps no {kind.replace('_', ' ')} to {model_type} with the libraries here")
+    # Without torchvision, releases leave classes out of the mapping.
+    part = kind.replace("_", " ")
+    raise MissingLibraryError(f"transformers maps no {part} to {model_type} with the installed libraries")
 
 
 def _class_names(entry: Any) -> Iterator[str]:

@@ -53,7 +53,8 @@ class ProcessorComparison:
 def compare_processors(before: ProcessorReadings, after: ProcessorReadings) -> ProcessorComparison:
     """Return the changes between the readings of one processor in two releases, compared case by case.
 
-    A renamed class is a note; another backend of the image processor is named with the difference of the pixels.
+    Readings without cases, of a processor whose library is missing in one release, show no change. A renamed class is a
+    note; another backend of the image processor is named with the difference of the pixels.
     """
     common = {case: (before.cases[case], after.cases[case]) for case in before.cases if case in after.cases}
     read = {case: pair for case, pair in common.items() if not pair[0].error and not pair[1].error}
@@ -67,7 +68,7 @@ def compare_processors(before: ProcessorReadings, after: ProcessorReadings) -> P
         *_size_changes(read),
         *_lost_outputs(read),
     ]
-    notes = [*_class_notes(before, after, bool(changes)), *_new_outputs(read)]
+    notes = [*(_class_notes(before, after, bool(changes)) if common else ()), *_new_outputs(read)]
     remarks = (
         f"{when}: {readings.remark}" for when, readings in (("before", before), ("after", after)) if readings.remark
     )

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.releases.processors.built_processor import (
+    MissingLibraryError,
     ProcessorError,
     build_processor,
     error_sentence,
@@ -52,6 +53,7 @@ def make_processor(model_type: str, directory: Path) -> ProcessorReadings:
 
     Raises:
         ProcessorError: the processor cannot be built, saved or loaded here, or it reads no picture.
+            MissingLibraryError, a kind of it, if a library is not installed.
     """
     with _quiet():
         processor, remark = build_processor(model_type)
@@ -64,6 +66,8 @@ def make_processor(model_type: str, directory: Path) -> ProcessorReadings:
             raise ProcessorError(f"it cannot be saved: {error_sentence(error)}") from error
         (directory / FORM_FILE).write_text(json.dumps(asdict(form)), encoding="utf-8")
     readings = read_processor(directory)
+    if not readings.cases:
+        raise MissingLibraryError(readings.remark)
     trip = compare_processors(built, replace(readings, cases={_FIRST_CASE: readings.cases[_FIRST_CASE]}))
     changed = f"not the same after its own round trip: {trip.sentence}" if trip.changes else ""
     return replace(readings, remark="; ".join(filter(None, (remark, readings.remark, changed))))
@@ -72,16 +76,23 @@ def make_processor(model_type: str, directory: Path) -> ProcessorReadings:
 def read_processor(directory: Path) -> ProcessorReadings:
     """Load the processor that `make_processor` saved, in this or another release, and return its readings.
 
+    If a library that the processor requires is not installed here, the readings have no cases, and their remark is the
+    reason; nothing is then known about the processor.
+
     Raises:
-        ProcessorError: transformers cannot load the processor.
+        ProcessorError: transformers cannot load the processor although its libraries are installed.
     """
     form = PromptForm(**json.loads((directory / FORM_FILE).read_text(encoding="utf-8")))
     with _quiet():
-        processor, remark = _load(directory, form.model_type)
+        try:
+            processor, remark = _load(directory, form.model_type)
+        except MissingLibraryError as error:
+            return ProcessorReadings("", "", "", {}, f"not read, a library is missing: {error}")
         return replace(_readings(processor, form, CASES), remark=remark)
 
 
 def _load(directory: Path, model_type: str) -> tuple[Any, str]:
+    """Return the saved processor, and a remark if AutoProcessor does not load it but its class does."""
     from transformers import AutoProcessor
 
     try:
@@ -92,12 +103,23 @@ def _load(directory: Path, model_type: str) -> tuple[Any, str]:
     # Upstream raises errors of many kinds here; the class itself may still load.
     except Exception as error:
         problem = f"fails: {error_sentence(error)}"
+        _require_libraries(model_type)
     try:
         processor_class: Any = find_processor_class(model_type)[0]
         processor = processor_class.from_pretrained(directory, local_files_only=True)
     except Exception as error:
         raise ProcessorError(f"AutoProcessor {problem}") from error
     return processor, f"AutoProcessor {problem}; loaded by its class {processor_class.__name__}"
+
+
+def _require_libraries(model_type: str) -> None:
+    """Raise MissingLibraryError if a library is missing, which some releases report as an unknown class."""
+    try:
+        build_processor(model_type)
+    except MissingLibraryError:
+        raise
+    except ProcessorError:
+        return
 
 
 def _find_form(processor: Any, model_type: str) -> PromptForm:

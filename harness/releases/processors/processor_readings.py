@@ -118,7 +118,7 @@ class ProcessorReadings:
 
     `backend` is `torchvision` for an image processor that works on tensors (a fast one), `pil` for one that works on
     pictures of Pillow, and empty without an image processor. `remark` says how the processor was built or loaded, if
-    that was not the usual way.
+    that was not the usual way. `cases` is empty if a library that the processor requires was missing.
     """
 
     processor_class: str

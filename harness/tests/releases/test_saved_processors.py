@@ -197,6 +197,24 @@ def test_a_processor_that_cannot_be_loaded_is_refused_with_the_upstream_sentence
         read_processor(directory)
 
 
+def test_a_missing_library_is_no_change(llava: tuple[Path, ProcessorReadings], monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.auto import image_processing_auto
+
+    directory, before = llava
+    # Without torchvision, releases forget the classes that need it.
+    monkeypatch.setitem(image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES, "llava", {"torchvision": None})
+    monkeypatch.setitem(image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES, "vipllava", (None, None))
+    edit_fields(directory, "image_processor", image_processor_type="ForgottenImageProcessor")
+    after = read_processor(directory)
+    assert after.cases == {}
+    comparison = compare_processors(before, after)
+    assert comparison.verdict is ProcessorOutcome.SAME
+    assert comparison.sentence == (
+        "after: not read, a library is missing: transformers maps no image processor to llava with the installed "
+        "libraries"
+    )
+
+
 def test_pictures_are_drawn_alike_every_time() -> None:
     pictures = {name: draw_picture(name) for name in SIZES}
     assert {name: picture.size for name, picture in pictures.items()} == dict(SIZES)
