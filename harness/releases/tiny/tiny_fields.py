@@ -33,7 +33,7 @@ _SHARED = (
 )
 _MERGED = (
     "its patches are merged after a layer that a small tower does not have",
-    {"vision_config.insert_layer_id": 1},
+    {"insert_layer_id": 1, "vision_config.insert_layer_id": 1},
 )
 _FOLDED = "neighbouring patches are merged into one patch of four times the width"
 _THINKER = "the thinker's markers are in the configuration of the full model"
@@ -130,6 +130,7 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
         "kimi_k25": ("its head width equals the width of the rotated part", {"text_config.head_dim": 64}),
         "minicpmv4_6": _MERGED,
         "minicpmv4_7": _MERGED,
+        "minicpm_ocr": _MERGED,
         "minimax_m3_vl": (_FOLDED, {"merged_hidden_size": 1024}),
         "apertus1p5": (
             "images and sounds become vocabulary entries in consecutive ranges",
