@@ -18,13 +18,13 @@ def _rope(theta: float, **fields: Any) -> dict[str, Any]:
 
 
 _FULL_SIZE = {"image_size": 1024, "num_hidden_layers": 1, "global_attn_indexes": [0]}
-_SAM = _under("vision_config.sam_config", **_FULL_SIZE, downsample_channels=[64, 256])
+_SAM = _under("vision_config.sam_config", **_FULL_SIZE, downsample_channels=[64, 128])
 _HALF_ROTARY = (
     "half of each head is rotated in the published models, which the default configuration leaves out",
-    _under("text_config", rope_parameters=_rope(1e4, partial_rotary_factor=0.5)),
+    _under("text_config", rope_parameters=_rope(1e4, partial_rotary_factor=0.5, mrope_section=[4, 6, 6])),
 )
 _SECTIONS = "older releases have no rotary sections by default"
-_ROTARY = _under("text_config", rope_parameters=_rope(1e6, mrope_section=[16, 24, 24]))
+_ROTARY = _under("text_config", rope_parameters=_rope(1e6, mrope_section=[8, 12, 12]))
 _CODES = "the default configuration lacks the map from image codes to vocabulary entries"
 _CODEBOOK = {"resolution": 64, "base_channels": 32, "embed_dim": 64, "latent_channels": 64}
 _SHARED = (
@@ -66,12 +66,16 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
                 **_under("vq_config", codebook_size=16, base_channels=32, embed_dim=4, hidden_size=128),
             },
         ),
+        "ernie4_5_vl_moe": (
+            "the default rotary sections are for wide heads",
+            _under("text_config", rope_parameters=_rope(5e5, mrope_section=[11, 11, 10])),
+        ),
         "cohere_compass": (
             "every kind of layer has its own rotary parameters, which the default configuration leaves out",
             _under(
                 "text_config",
                 rope_parameters={
-                    layers: _rope(1e4, mrope_section=[24, 20, 20]) for layers in ("full_attention", "sliding_attention")
+                    layers: _rope(1e4, mrope_section=[12, 10, 10]) for layers in ("full_attention", "sliding_attention")
                 },
             ),
         ),
@@ -94,7 +98,7 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
             "every sliding layer has its own widths, and the rotated and unrotated parts of a head add up",
             {
                 "text_config.per_layer_config": {
-                    layer: {"qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "head_dim": 128} for layer in (2, 3)
+                    layer: {"qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "head_dim": 64} for layer in (2, 3)
                 }
             },
         ),
@@ -106,6 +110,7 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
         "gemma4_unified": _SHARED,
         "glm46v": _HALF_ROTARY,
         "glm4v": _HALF_ROTARY,
+        "glm4v_moe": _HALF_ROTARY,
         "glm_ocr": _HALF_ROTARY,
         "glmga": _HALF_ROTARY,
         "granite4_vision": (
@@ -125,13 +130,13 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
         ),
         "hunyuan_vl": (
             "rotary axes are left open",
-            _under("text_config", head_dim=128, rope_parameters=_rope(1e4, mrope_section=[16, 16, 16, 16])),
+            _under("text_config", head_dim=64, rope_parameters=_rope(1e4, mrope_section=[8, 8, 8, 8])),
         ),
-        "kimi_k25": ("its head width equals the width of the rotated part", {"text_config.head_dim": 64}),
+        "kimi_k25": ("its head width equals the width of the rotated part", {"text_config.head_dim": 32}),
         "minicpmv4_6": _MERGED,
         "minicpmv4_7": _MERGED,
         "minicpm_ocr": _MERGED,
-        "minimax_m3_vl": (_FOLDED, {"merged_hidden_size": 1024}),
+        "minimax_m3_vl": (_FOLDED, {"merged_hidden_size": 512}),
         "apertus1p5": (
             "images and sounds become vocabulary entries in consecutive ranges",
             {
@@ -140,12 +145,12 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
                 "image_token_offset": 290,
                 "audio_token_offset": 306,
                 **_under("vision_config", **_CODEBOOK, codebook_size=16),
-                **_under("audio_config", codebook_size=8, codebook_dim=256),
+                **_under("audio_config", codebook_size=8, codebook_dim=128),
             },
         ),
-        "llama4": (_FOLDED, {"vision_config.intermediate_size": 1024}),
-        "muse_glimmer": (_FOLDED, {"out_hidden_size": 1024}),
-        "muse_spark": (_FOLDED, {"out_hidden_size": 1024}),
+        "llama4": (_FOLDED, {"vision_config.intermediate_size": 512}),
+        "muse_glimmer": (_FOLDED, {"out_hidden_size": 512}),
+        "muse_spark": (_FOLDED, {"out_hidden_size": 512}),
         "molmo2": ("the image size is a list", {"vision_config.image_size": [112, 112]}),
         "qwen2_5_omni_thinker": (f"{_THINKER}; {_SECTIONS}", {"vision_start_token_id": 310, **_ROTARY}),
         "qwen3_omni_moe_thinker": (_THINKER, {"vision_start_token_id": 310}),

@@ -18,7 +18,7 @@ SIDE = 8
 # Tokens that a layer with a sliding window sees: fewer than a picture has, so that prompts and pictures cross it.
 WINDOW = 12
 # The head width equals most defaults, for which the rotary sections are written.
-_WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 256, 2, 1, 128, 128
+_WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 128, 2, 1, 64, 64
 # Ids of image placeholders and other markers start here; ids of text are lower.
 _FIRST_MARKER = 200
 # Substitute for an image token id that a configuration leaves open.
