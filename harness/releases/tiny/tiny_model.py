@@ -18,7 +18,8 @@ SIDE = 8
 # Tokens that a layer with a sliding window sees: fewer than a picture has, so that prompts and pictures cross it.
 WINDOW = 12
 # The head width equals most defaults, for which the rotary sections are written.
-_WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 128, 2, 1, 64, 64
+_WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 64, 2, 1, 32, 32
+_PATCH = 16
 # Ids of image placeholders and other markers start here; ids of text are lower.
 _FIRST_MARKER = 200
 # Substitute for an image token id that a configuration leaves open.
@@ -40,6 +41,9 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"num_experts_per_tok|moe_k|moe_topk", 2),
     (r"n_group|topk_group|n_groups", 1),
     (r"pooling_kernel_size", 2),
+    (r"patch_size", _PATCH),
+    (r"hidden_size_per_layer_input", _INNER),
+    (r"output_channels", _WIDTH),
     (r".*vocab_size(_per_layer_input)?|vocab_offset", 320),
     (
         r".*(intermediate|ffn|mlp|d_ff|moe_hidden|share_expert|alignment_intermediate|merged_hidden).*(size|dim)|d_ff",
@@ -52,7 +56,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
         _WIDTH,
     ),
     (r"sliding_window(_size)?|attention_chunk_size", WINDOW),
-    (r"num_position_embeddings|num_patches|max_num_patches|num_image_tokens", SIDE * SIDE),
+    (r"num_position_embeddings|position_embedding_size|num_patches|max_num_patches|num_image_tokens", SIDE * SIDE),
     (r"mm_tokens_per_image|image_seq_length", 16),
     (r"(pos_emb_(height|width)|posemb_grid_size|max_image_size_in_patches)", SIDE),
     (r"num_query_tokens|latent_query_num|resampler_n(um)?_latents", 8),
@@ -139,8 +143,7 @@ class _Shrinker:
 
     def shrink(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields with small values."""
-        depth = next((int(content[name]) for name in _DEPTHS if isinstance(content.get(name), int)), 0)
-        layers = _selected_layers(content, depth)
+        layers = _selected_layers(content, _depth(content))
         small: dict[str, Any] = {}
         for name, value in content.items():
             if name == "per_layer_config" and value:
@@ -149,7 +152,7 @@ class _Shrinker:
             elif isinstance(value, Mapping) and all(isinstance(key, str) for key in value) and name not in _UNCHANGED:
                 small[name] = self.shrink(value)
             elif isinstance(value, (list, tuple)):
-                small[name] = self._list(name, value, depth, layers)
+                small[name] = self._list(name, value, content, layers)
             elif isinstance(value, int) and not isinstance(value, bool):
                 small[name] = self._number(name, value, content)
             elif value is None and name in _PLACEHOLDERS:
@@ -162,10 +165,14 @@ class _Shrinker:
             small["rope_parameters"] = _rotary(small["rope_parameters"], small)
         return small
 
-    def _list(self, name: str, value: Sequence[Any], depth: int, layers: Sequence[int]) -> Sequence[Any]:
-        indexes = re.fullmatch(_INDEXES, name)
+    def _list(
+        self, name: str, value: Sequence[Any], content: Mapping[str, Any], layers: Sequence[int]
+    ) -> Sequence[Any]:
+        indexes, depth = re.fullmatch(_INDEXES, name), _depth(content)
         if depth and len(value) == depth and not indexes:
-            return [value[layer] for layer in layers]
+            value = [value[layer] for layer in layers]
+        if name.endswith(("intermediate_size", "hidden_size", "hidden_sizes")):
+            return [_INNER for _ in value]
         if re.fullmatch(_MARKER, name):
             return [self._marker(number) for number in value]
         if indexes and value and all(isinstance(index, int) for index in value):
@@ -173,7 +180,9 @@ class _Shrinker:
             scaled = [(abs(index) * DEPTH // count) * (-1 if index < 0 else 1) for index in value]
             fixed = (index or (-1 if original < 0 else 0) for index, original in zip(scaled, value, strict=True))
             return list(dict.fromkeys(fixed))
-        return [_INNER for _ in value] if name.endswith(("intermediate_size", "hidden_size")) else value
+        if name == "image_size":
+            return [SIDE * _patch(content)] * len(value)
+        return value
 
     def _number(self, name: str, value: int, content: Mapping[str, Any]) -> int:
         if name in _DEPTHS:
@@ -186,9 +195,8 @@ class _Shrinker:
             attention_heads = content.get("num_attention_heads", 0)
             heads = content.get(name.replace("key_value_heads", "attention_heads"), attention_heads)
             return _KEY_HEADS if isinstance(heads, int) and value < heads else _HEADS
-        if name == "image_size":
-            patch = content.get("patch_size")
-            return SIDE * (patch if isinstance(patch, int) else 16)
+        if name in ("image_size", "max_img_size", "max_image_size"):
+            return SIDE * _patch(content)
         size = next((size for names, size in _SIZES if re.fullmatch(names, name)), value)
         return size if size in (_WIDTH, _HEAD_WIDTH) else min(value, size)
 
@@ -204,6 +212,18 @@ def _selected_layers(content: Mapping[str, Any], depth: int) -> list[int]:
     kinds = _kinds(content)
     firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     return sorted(list(dict.fromkeys([*firsts, *range(depth)]))[: max(DEPTH, len(firsts))])
+
+
+def _depth(content: Mapping[str, Any]) -> int:
+    """Return the number of layers, or 0 if the fields have none."""
+    return next((int(content[name]) for name in _DEPTHS if isinstance(content.get(name), int)), 0)
+
+
+def _patch(content: Mapping[str, Any]) -> int:
+    """Return the side of a small patch in pixels."""
+    patch = content.get("patch_size")
+    side = patch[0] if isinstance(patch, (list, tuple)) else patch
+    return min(side, _PATCH) if isinstance(side, int) else _PATCH
 
 
 def _kinds(content: Mapping[str, Any]) -> Sequence[str]:
