@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from harness.errors import PhaseError, last_line
 
@@ -76,22 +76,9 @@ def run_command(
     _raise_if_stopped(command[0])
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     with tempfile.TemporaryFile() as output, _exit_when_terminated():
-        try:
-            process = subprocess.Popen(  # noqa: S603 - the commands are our own
-                command,
-                cwd=directory,
-                env=clean | dict(variables or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            result = CommandResult(127, str(error))
-        else:
-            status, remark = _wait(process)
-            output.seek(0)
-            result = CommandResult(status, output.read().decode(errors="replace") + remark)
+        status, remark = _run(command, directory, clean | dict(variables or {}), output)
+        output.seek(0)
+        result = CommandResult(status, output.read().decode(errors="replace") + remark)
     log.parent.mkdir(parents=True, exist_ok=True)
     with _log_lock, log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n{result.text}\n[exit status {result.status}]\n")
@@ -118,23 +105,37 @@ def run_parallel(function: Callable[[int], None], count: int) -> None:
 
 
 def _raise_if_stopped(program: str) -> None:
-    if _stopped.is_set() and threading.current_thread() is not threading.main_thread():
+    if _stopped.is_set() and not _handles_signals():
         raise StoppedError(f"{program} was not run to its end, because another command failed or was interrupted")
 
 
-def _wait(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+def _run(command: Sequence[str], directory: Path, variables: Mapping[str, str], output: IO[bytes]) -> tuple[int, str]:
     """Return the exit status and a remark; an exception, such as an interruption, ends the process group first."""
-    _running.add(process)
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with _uninterrupted():
+            process = subprocess.Popen(  # noqa: S603 - the commands are our own
+                command,
+                cwd=directory,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            _running.add(process)
         # The others may have been ended just before this command was added to them.
-        _raise_if_stopped("a command")
+        _raise_if_stopped(command[0])
         return process.wait(_TIMEOUT_SECONDS), ""
+    except OSError as error:
+        return 127, str(error)
     except subprocess.TimeoutExpired:
         return 124, f"\nit took longer than {_TIMEOUT_SECONDS} s"
     finally:
-        if process.returncode is None:
-            _end_group(process)
-        _running.discard(process)
+        if process is not None:
+            if process.returncode is None:
+                _end_group(process)
+            _running.discard(process)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
@@ -150,10 +151,27 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Delay SIGINT and SIGTERM until the end of the block, where a started process is known and can be ended."""
+    if not _handles_signals():
+        yield
+        return
+    pending: list[int] = []
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+    handlers = {number: signal.signal(number, lambda number, _: pending.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for received in pending:
+        signal.raise_signal(received)
+
+
+@contextmanager
 def _exit_when_terminated() -> Iterator[None]:
     """Make SIGTERM raise SystemExit, so that a running command ends before this process does."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not _handles_signals() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
@@ -165,3 +183,8 @@ def _exit_when_terminated() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _handles_signals() -> bool:
+    """Return True in the main thread, the only one that handles signals."""
+    return threading.current_thread() is threading.main_thread()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import site
 import sys
 import sysconfig
@@ -151,20 +152,25 @@ def prepare_environment(release: Release, log: Path, run: Runner = run_command) 
             if _content(ready) == known:
                 print_to_stderr(f"{release.title}: creating its environment, once (log {log})")
                 ready.unlink(missing_ok=True)
-                _create(release, home / "venv", log, run)
-                if is_checkout:
-                    complete = environment
-                else:
-                    complete = _read_releases(environment, release, log, run, _IMPORT_ALL + _READ_RECORDS)
+                try:
+                    complete = _create(release, environment, home / "venv", log, run)
+                except BaseException:
+                    shutil.rmtree(home / "venv", ignore_errors=True)
+                    raise
                 write_atomically(ready, complete.label.encode())
     return _read_releases(environment, release, log, run, _IMPORT_ALL + _READ_CODE if is_checkout else _READ_RECORDS)
 
 
-def _create(release: Release, home: Path, log: Path, run: Runner) -> None:
+def _create(
+    release: Release, environment: ReleaseEnvironment, home: Path, log: Path, run: Runner
+) -> ReleaseEnvironment:
     """Create the virtual environment on top of the running one, and install what differs.
 
+    Returns:
+        The environment with its releases; without them for a checkout, which is read at every call.
+
     Raises:
-        InstallError: it cannot be created, or the packages cannot be installed.
+        InstallError: it cannot be created, or the packages cannot be installed or imported.
     """
     if util.find_spec("pip") is None:
         raise InstallError(
@@ -175,7 +181,7 @@ def _create(release: Release, home: Path, log: Path, run: Runner) -> None:
         packages += ["--editable", str(release.checkout)]
     elif release.text != INSTALLED:
         packages.append(f"transformers=={release.text}")
-    pip = ["pip", "--python", str(_interpreter(home)), "install", "--quiet", "--disable-pip-version-check"]
+    pip = ["pip", "--python", str(environment.python), "install", "--quiet", "--disable-pip-version-check"]
     make = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(home)]
     _run_or_raise(f"the environment of {release.title} cannot be created", make, log, run)
     bases = {"base": str(home), "platbase": str(home)}
@@ -184,6 +190,9 @@ def _create(release: Release, home: Path, log: Path, run: Runner) -> None:
     write_atomically(link, "".join(lines).encode())
     install = [sys.executable, "-m", *pip, *packages, *_own_requirements()]
     _run_or_raise(f"{release.title} cannot be installed", install, log, run, {"PIP_USER": "0"})
+    if release.checkout is not None:
+        return environment
+    return _read_releases(environment, release, log, run, _IMPORT_ALL + _READ_RECORDS)
 
 
 def _read_releases(
@@ -238,8 +247,8 @@ def _variables(release: Release) -> dict[str, str]:
 
 
 def _own_variables() -> dict[str, str]:
-    paths = filter(None, (_harness_path(), os.environ.get("PYTHONPATH", "")))
-    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    paths = [_harness_path(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, dict.fromkeys(paths)))}
 
 
 def _harness_path() -> str:

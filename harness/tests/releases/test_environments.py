@@ -155,10 +155,13 @@ def test_an_environment_that_holds_something_else_is_made_anew() -> None:
         ({" -c ": "Traceback\nImportError: no x\n"}, "transformers 5.2.0 cannot be imported: ImportError: no x"),
     ],
 )
-def test_a_failed_step_is_the_reason(failing: Mapping[str, str], reason: str) -> None:
+def test_a_failed_step_is_the_reason_and_leaves_nothing(
+    failing: Mapping[str, str], reason: str, environments: Path
+) -> None:
     with pytest.raises(InstallError) as raised:
         prepare("5.2.0", FakePython(failing=failing))
     assert str(raised.value) == reason
+    assert not [*environments.glob("*/venv")]
     assert prepare("5.2.0", FakePython()).transformers == "5.2.0"
 
 
@@ -201,8 +204,11 @@ PARALLEL = "run_parallel(run, 2)"
 def test_a_terminated_run_ends_its_commands(call: str, number: signal.Signals, tmp_path: Path) -> None:
     script = "sleep 60 & echo $! > part-$0; mv part-$0 pid-$0; wait"
     code = (
+        "import signal\n"
         "from harness.releases.commands import run_command, run_parallel\n"
         "from pathlib import Path\n"
+        # Shells start background processes with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def run(part):\n"
         f"    while True: run_command(['sh', '-c', {script!r}, str(part)], Path(), Path('log'))\n"
         f"{call}\n"
