@@ -34,11 +34,25 @@ class UnusableReleaseError(PhaseError):
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredRelease:
+    """A release as the user named it, and the numbers of transformers and torch in its environment."""
+
+    release: Release
+    transformers: str
+    torch: str
+
+    def __str__(self) -> str:
+        name = str(self.release)
+        name = name if name == self.transformers else f"{name} ({self.transformers})"
+        return f"{name}, torch {self.torch}" if self.release.torch else name
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseStep:
     """The changes of all types from the release `old` to the release `new`."""
 
-    old: str
-    new: str
+    old: MeasuredRelease
+    new: MeasuredRelease
     changes: Mapping[str, TypeChange]
 
     @property
@@ -54,7 +68,13 @@ class ReleaseStep:
     def record(self) -> dict[str, Any]:
         """Return the step for a JSON record."""
         types = {name: change.record() for name, change in self.changes.items()}
-        return {"from": self.old, "to": self.new, "types": types}
+        return {
+            "from": str(self.old.release),
+            "to": str(self.new.release),
+            "transformers": [self.old.transformers, self.new.transformers],
+            "torch": [self.old.torch, self.new.torch],
+            "types": types,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +101,19 @@ class ReleaseWalk:
         """
         with tempfile.TemporaryDirectory(prefix="phase-releases-") as temporary:
             before: Workplace | None = None
+            old: MeasuredRelease | None = None
             for index, release in enumerate(self.releases):
                 workplace = Workplace(Path(temporary) / str(index))
                 workplace.made.mkdir(parents=True)
-                self._measure(release, workplace, before, make=index + 1 < len(self.releases))
-                if before is not None:
-                    old = str(self.releases[index - 1])
-                    yield ReleaseStep(old, str(release), self._judge(old, before, workplace))
+                new = self._measure(release, workplace, before, make=index + 1 < len(self.releases))
+                if before is not None and old is not None:
+                    yield ReleaseStep(old, new, self._judge(str(old), before, workplace))
                     shutil.rmtree(before.root)
-                before = workplace
+                before, old = workplace, new
 
-    def _measure(self, release: Release, workplace: Workplace, before: Workplace | None, *, make: bool) -> None:
+    def _measure(
+        self, release: Release, workplace: Workplace, before: Workplace | None, *, make: bool
+    ) -> MeasuredRelease:
         """Run the worker in parallel parts. A type at which a process crashes gets a report."""
         try:
             environment = prepare_environment(release, self.log, self.run)
@@ -120,6 +142,7 @@ class ReleaseWalk:
                 save_report(directory, TypeReport(directory.name, TypeState.FAILED, reason))
 
         run_parallel(run_part, parts)
+        return MeasuredRelease(release, environment.transformers, environment.torch)
 
     def _judge(self, old: str, before: Workplace, after: Workplace) -> dict[str, TypeChange]:
         known = [workplace.known.read_text(encoding="utf-8").split() for workplace in (before, after)]

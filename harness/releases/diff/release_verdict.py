@@ -192,8 +192,7 @@ def _describe_processor(before: TypeReport, after: TypeReport) -> str | None:
     if before.processor is None:
         return None
     if after.processor is None:
-        # Without torchvision most processors of newer releases have no image processor.
-        return None if after.lacks_torchvision else f"the saved processor cannot be loaded: {after.unread}"
+        return f"the saved processor cannot be loaded: {after.unread}"
     comparison = compare_processors(before.processor, after.processor)
     return comparison.sentence if comparison.changes else None
 

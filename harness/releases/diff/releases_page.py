@@ -85,7 +85,7 @@ def _changes(step: ReleaseStep) -> list[TypeChange]:
 
 
 def _remarks(step: ReleaseStep, change: TypeChange) -> list[str]:
-    return [*causes_of(change.model_type, step.old, step.new), *change.remarks]
+    return [*causes_of(change.model_type, step.old.transformers, step.new.transformers), *change.remarks]
 
 
 def _row(change: TypeChange) -> list[str]:

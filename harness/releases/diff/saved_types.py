@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import is_torchvision_available
 
 from harness.errors import PhaseError, shorten
 from harness.models.anatomy import Anatomy, AnatomyError, find_anatomy
@@ -121,7 +120,6 @@ def _report(
         report.processor = read()
     except (PhaseError, OSError) as error:
         report.unread = first_sentence(str(error))
-        report.lacks_torchvision = not is_torchvision_available()
     report.seconds = round(time.perf_counter() - start, 2)
     save_report(directory, report)
     return report

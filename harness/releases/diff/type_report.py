@@ -35,9 +35,8 @@ class TypeReport:
     the release's own code) or `gone` (the release has no such type), with the `reason`. `missing` names weights that
     have no value in the saved file. `inputs` has, by prompt, a sentence on the inputs that had to change because the
     release refuses the saved ones. `skipped` has the reason for each prompt that the model refuses.
-    `generation` compares cached steps with full passes. `processor` has the readings of the type's processor; `unread`
-    is the reason if there are none, and `lacks_torchvision` a possible cause. `defaults` is the type's default
-    configuration.
+    `generation` compares cached steps with full passes. `processor` has the readings of the type's processor, `unread`
+    the reason if there are none. `defaults` is the type's default configuration.
     """
 
     model_type: str
@@ -49,7 +48,6 @@ class TypeReport:
     generation: GenerationCheck | None = None
     processor: ProcessorReadings | None = None
     unread: str = ""
-    lacks_torchvision: bool = False
     defaults: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 

@@ -118,7 +118,7 @@ def test_a_type_that_comes_back_is_reported_so(tmp_path: Path) -> None:
     assert main(["installed"] * 3 + ["--json", str(file)], FakeWorkers((0.0, 0.25, 0.0))) == 1
     steps = record(file)["steps"]
     assert [step["types"]["restless"]["verdict"] for step in steps] == ["moved", "moved"]
-    assert steps[1]["types"]["restless"]["remarks"] == ["as in installed again"]
+    assert steps[1]["types"]["restless"]["remarks"] == ["as in installed (5.24.0) again"]
 
 
 def test_a_crash_is_the_failure_of_one_type_and_the_others_are_measured(tmp_path: Path) -> None:

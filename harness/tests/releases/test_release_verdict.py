@@ -84,13 +84,12 @@ def test_a_move_that_new_token_types_undo_is_a_change_of_the_inputs() -> None:
     assert still.largest == pytest.approx(0.1)
 
 
-def test_a_processor_that_cannot_be_loaded_counts_only_with_torchvision() -> None:
+def test_a_processor_that_cannot_be_loaded_any_more_has_changed() -> None:
     processor = ProcessorReadings("P", "I", "pil", {})
     before = TypeReport("t", processor=processor)
     lost = judge(before, TypeReport("t", unread="no such class"))
     assert lost.verdict is ReleaseVerdict.PROCESSOR
     assert "no such class" in lost.remarks[0]
-    assert judge(before, TypeReport("t", unread="no class", lacks_torchvision=True)).verdict is ReleaseVerdict.SAME
     refused = judge(TypeReport("t", TypeState.REFUSED, "why", processor=processor), TypeReport("t", unread="x"))
     assert refused.verdict is ReleaseVerdict.PROCESSOR
 
