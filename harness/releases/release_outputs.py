@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def format_table(rows: Sequence[Sequence[Any]], headers: Sequence[str], *, markd
 def first_sentence(text: str) -> str:
     """Return the first sentence of a message, on one line."""
     line = " ".join(text.split())
-    return line.split(". ")[0].rstrip(".")[:_LONGEST]
+    return re.split(r"[.!?] ", line)[0].rstrip(".")[:_LONGEST]
 
 
 def error_sentence(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from harness.releases.processors.processor_fields import (
     PROCESSOR_ARGUMENTS,
     SMALL_FIELDS,
 )
+from harness.releases.release_outputs import error_sentence
 
 _TOKEN_ATTRIBUTE = re.compile(r"attribute '?(\w+_token)(?:_id)?\b")
 _PART_ATTRIBUTE = re.compile(r"attribute '?(\w+)\b|`(\w+)` attribute")
@@ -176,9 +177,3 @@ def _complete_image_processor(image_processor: Any, message: str) -> bool:
         return False
     setattr(image_processor, name, IMAGE_PROCESSOR_ATTRIBUTES[name])
     return True
-
-
-def error_sentence(error: BaseException) -> str:
-    """Return the kind and the first sentence of an error, on one line."""
-    line = " ".join(str(error).split())
-    return f"{type(error).__name__}: {re.split(r'[.!?] ', line)[0].rstrip('.')[:300]}"

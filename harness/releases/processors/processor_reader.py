@@ -18,7 +18,6 @@ from harness.releases.processors.built_processor import (
     MissingLibraryError,
     ProcessorError,
     build_processor,
-    error_sentence,
     find_processor_class,
 )
 from harness.releases.processors.byte_tokenizer import BYTES
@@ -26,6 +25,7 @@ from harness.releases.processors.processor_comparison import compare_processors
 from harness.releases.processors.processor_fields import PLACEHOLDERS
 from harness.releases.processors.processor_pictures import CASES, draw_picture
 from harness.releases.processors.processor_readings import CaseReading, PixelReading, ProcessorReadings
+from harness.releases.release_outputs import error_sentence
 
 FORM_FILE = "prompt_form.json"
 _FIRST_CASE = "square-short"
