@@ -17,10 +17,6 @@ _SMALLEST_NORM = 1e-6
 Array = NDArray[Any]
 
 
-class ShapeError(ValueError):
-    """The readings have different shapes, so they cannot be compared."""
-
-
 @dataclass(frozen=True, slots=True)
 class Move:
     """A difference between two releases on one prompt.
@@ -44,24 +40,40 @@ def compare_readings(before: Mapping[str, Array], after: Mapping[str, Array]) ->
         before: arrays named "prompt/reading", as `read_prompt` returns them.
         after: those of the other release.
 
-    Raises:
-        ShapeError: a reading has another shape; the message names it and both shapes.
+    Prompts with readings of another shape are left out; `other_shapes` has them.
     """
     moves = []
-    for prompt in dict.fromkeys(name.split("/")[0] for name in before):
+    for prompt in _prompts(before):
         pair = [_readings_of(arrays, prompt) for arrays in (before, after)]
-        if pair[1]:
+        if pair[1] and _other_shape(*pair) is None:
             move = _compare_prompt(prompt, *pair)
             moves += [move] if move else []
     return sorted(moves, key=lambda move: move.first_point)
 
 
+def other_shapes(before: Mapping[str, Array], after: Mapping[str, Array]) -> list[str]:
+    """Return a sentence for each prompt whose readings have another shape in the newer release."""
+    sentences = []
+    for prompt in _prompts(before):
+        pair = [_readings_of(arrays, prompt) for arrays in (before, after)]
+        name = _other_shape(*pair)
+        if name is not None:
+            shapes = " -> ".join(str(arrays[name].shape) for arrays in pair)
+            sentences.append(f"{name} of the prompt {prompt!r} have another shape: {shapes}")
+    return sentences
+
+
 def is_same(before: Mapping[str, Array], after: Mapping[str, Array]) -> bool:
     """Return True if the readings of two releases can be compared and nothing moved."""
-    try:
-        return not compare_readings(before, after)
-    except ShapeError:
-        return False
+    return not compare_readings(before, after) and not other_shapes(before, after)
+
+
+def _prompts(arrays: Mapping[str, Array]) -> list[str]:
+    return list(dict.fromkeys(name.split("/")[0] for name in arrays))
+
+
+def _other_shape(before: Mapping[str, Array], after: Mapping[str, Array]) -> str | None:
+    return next((name for name in before if name in after and before[name].shape != after[name].shape), None)
 
 
 def _readings_of(arrays: Mapping[str, Array], prompt: str) -> dict[str, Array]:
@@ -69,9 +81,6 @@ def _readings_of(arrays: Mapping[str, Array], prompt: str) -> dict[str, Array]:
 
 
 def _compare_prompt(prompt: str, before: Mapping[str, Array], after: Mapping[str, Array]) -> Move | None:
-    for name in before:
-        if name in after and before[name].shape != after[name].shape:
-            raise ShapeError(f"{name} of the prompt {prompt!r} has shape {after[name].shape}, was {before[name].shape}")
     states = _relative(before["states"], after["states"])
     moved = [point for point in range(len(states)) if not states[point].max() <= TOLERANCE]
     logits = _relative(before["logits"], after["logits"])

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.releases.diff.generation import GenerationCheck
-from harness.releases.diff.readings_comparison import Array, Move, ShapeError, compare_readings
+from harness.releases.diff.readings_comparison import Array, Move, compare_readings, other_shapes
 from harness.releases.diff.type_report import TypeReport, TypeState
 from harness.releases.processors.processor_comparison import compare_processors
 
@@ -128,11 +128,9 @@ def _compare_models(
 ) -> tuple[dict[ReleaseVerdict, str], Sequence[Move]]:
     """Return all verdicts on the models that apply, with a sentence each, and the moves."""
     verdicts: dict[ReleaseVerdict, str] = {}
-    moves: Sequence[Move] = []
-    try:
-        moves = compare_readings(saved, loaded)
-    except ShapeError as error:
-        verdicts[ReleaseVerdict.INPUTS] = str(error)
+    moves = compare_readings(saved, loaded)
+    if shapes := other_shapes(saved, loaded):
+        verdicts[ReleaseVerdict.INPUTS] = "; ".join(shapes)
     if moves and completed:
         verdicts[ReleaseVerdict.INPUTS] = (
             f"without the token types that it now takes, the states move from point {moves[0].first_point} and no "
@@ -189,7 +187,7 @@ def _verdict_without_readings(before: TypeReport, after: TypeReport) -> dict[Rel
 
 def _describe_processor(before: TypeReport, after: TypeReport) -> str | None:
     """Return a sentence if the processor behaves differently, or cannot be loaded any more."""
-    if before.processor is None:
+    if before.processor is None or (after.processor is None and not after.unread):
         return None
     if after.processor is None:
         return f"the saved processor cannot be loaded: {after.unread}"

@@ -17,7 +17,7 @@ from harness.probe.attention import AttentionError
 from harness.releases.diff.generation import check_generation
 from harness.releases.diff.saved_prompts import load_prompts, save_prompts
 from harness.releases.diff.type_readings import Arrays, read_prompt
-from harness.releases.diff.type_report import TypeReport, TypeState, save_arrays, save_report
+from harness.releases.diff.type_report import TypeReport, TypeState, load_report, save_arrays, save_report
 from harness.releases.processors.processor_reader import make_processor, read_processor
 from harness.releases.processors.processor_readings import ProcessorReadings
 from harness.releases.release_outputs import first_sentence
@@ -55,7 +55,9 @@ def make_type(model_type: str, class_name: str, directory: Path) -> TypeReport:
 
 
 def load_type(model_type: str, class_name: str, saved: Path, directory: Path) -> TypeReport:
-    """Load a model that another release saved, and store its readings on the saved prompts.
+    """Load a model and a processor that another release saved, and store their readings on the saved inputs.
+
+    A type that the other release did not read keeps its state, and only its processor is read.
 
     If the release refuses the saved inputs, it builds its own; the report names the inputs that differ. If it takes
     token types that the saved inputs lack, the readings with them are stored too, because it may compute other
@@ -67,8 +69,12 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
         saved: the type's directory, written by `make_type` in the other release.
         directory: gets the readings and the report.
     """
+    made = load_report(saved)
 
     def load(report: TypeReport) -> None:
+        if made is not None and made.state is not TypeState.READ:
+            report.state, report.reason = made.state, made.reason
+            return
         model = _load_model(saved / _MODEL, class_name, report)
         anatomy = find_anatomy(model)
         accepted: dict[str, TinyPrompt] = {}

@@ -67,16 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return load_report(directory) is None
 
     for name in selected([path.name for path in options.saved.iterdir()] if options.saved else []):
-        directory, report = workplace.loaded / name, load_report(options.saved / name)
-        if report is None or not begins(directory):
+        directory = workplace.loaded / name
+        if load_report(options.saved / name) is None or not begins(directory):
             continue
         if name not in classes:
             save_report(directory, TypeReport(name, TypeState.GONE))
-        elif report.state is TypeState.READ:
-            load_type(name, classes[name], options.saved / name, directory)
         else:
-            # There is nothing to load.
-            save_report(directory, TypeReport(name, report.state, report.reason))
+            load_type(name, classes[name], options.saved / name, directory)
     for name in selected(list(classes) if options.make else []):
         if begins(workplace.made / name):
             make_type(name, classes[name], workplace.made / name)

@@ -12,6 +12,7 @@ import torch
 from harness.errors import PhaseError, first_line
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
+from harness.models.kinds import kind_of
 from harness.models.prompts.prompt import TokenGroups
 from harness.models.vlm import count_image_features
 from harness.probe.self_checks import collect_placeholder_masks
@@ -116,8 +117,16 @@ def _describe(error: Exception) -> str:
 def add_token_types(model: Any, prompt: TinyPrompt) -> TinyPrompt | None:
     """Return the prompt with the token types that the model takes and the prompt lacks; None if it lacks none."""
     names = [name for name in _TOKEN_TYPES if name in _arguments(model) and name not in prompt.inputs]
-    types = prompt.groups.image | prompt.separators
-    return prompt._replace(inputs={**prompt.inputs, **{name: types.long() for name in names}}) if names else None
+    types = _token_types(model, prompt.groups.image | prompt.separators)
+    return prompt._replace(inputs={**prompt.inputs, **dict.fromkeys(names, types)}) if names else None
+
+
+def _token_types(model: Any, image: torch.Tensor) -> torch.Tensor:
+    """Return the token types of a prompt, int (batch, tokens).
+
+    They mark the image, except in models whose types tell the answer from everything before it.
+    """
+    return torch.zeros_like(image).long() if kind_of(model.config.model_type).answer_type else image.long()
 
 
 def _base_prompt(model: Any, anatomy: Anatomy) -> tuple[TinyPrompt, int, int]:
@@ -224,7 +233,7 @@ class _Writer:
         inputs = {"input_ids": ids, "attention_mask": real.long(), **self.images}
         for name in _TOKEN_TYPES:
             if name in self.arguments:
-                inputs[name] = image.long()
+                inputs[name] = _token_types(self.model, image)
         if self.anatomy.image_input:
             inputs[self.anatomy.image_input] = image
         text, other = real & ~image & (ids != _BOS), real & ~image & ~instruction

@@ -17,7 +17,7 @@ from harness.models.kinds import kind_of
 from harness.releases.diff.generation import GENERATION_TOLERANCE, GenerationCheck, check_generation
 from harness.releases.sweep.type_verdicts import vision_language_types
 from harness.releases.tiny.prompts import TinyPrompt, tiny_prompt
-from harness.releases.tiny.tiny_model import tiny_model
+from harness.releases.tiny.tiny_model import tiny_config, tiny_model
 
 TYPES = vision_language_types()
 # Types whose cached steps differ in transformers itself, with the reason: one in every release from 5.0 on, the other
@@ -179,9 +179,11 @@ def test_a_model_that_cannot_be_asked_says_why() -> None:
 
 
 def test_a_difference_of_nan_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    width = tiny_config("llava").text_config.hidden_size
+
     def spoil(inputs: ModelInputs, is_prefill: bool) -> None:
         if not is_prefill:
-            inputs["inputs_embeds"] = torch.full((*inputs.pop("input_ids").shape, 256), torch.nan)
+            inputs["inputs_embeds"] = torch.full((*inputs.pop("input_ids").shape, width), torch.nan)
 
     check = _check_with(spoil, "llava", monkeypatch)
     assert (check.differs, check.step) == (True, 1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.releases.diff.readings_comparison import TOLERANCE, ShapeError, compare_readings, is_same
+from harness.releases.diff.readings_comparison import TOLERANCE, compare_readings, is_same, other_shapes
 
 POINTS, ROWS, TOKENS, WIDTH = 5, 2, 6, 8
 
@@ -97,10 +97,14 @@ def test_moves_are_sorted_by_their_point_and_a_missing_prompt_is_ignored() -> No
     assert [move.prompt for move in compare_readings(before, after)] == ["long", "base"]
 
 
-def test_other_shapes_are_an_error_that_names_the_reading() -> None:
-    after = readings() | {"base/states": np.zeros((POINTS, ROWS, TOKENS + 1, WIDTH))}
-    with pytest.raises(ShapeError, match=r"states of the prompt 'base' has shape \(5, 2, 7, 8\), was \(5, 2, 6, 8\)"):
-        compare_readings(readings(), after)
+def test_a_prompt_with_other_shapes_is_named_and_the_others_are_compared() -> None:
+    before = readings() | readings("long")
+    after = moved("states", np.s_[2:], prompt="long") | readings()
+    after["base/states"] = np.zeros((POINTS, ROWS, TOKENS + 1, WIDTH))
+    assert other_shapes(before, after) == [
+        "states of the prompt 'base' have another shape: (5, 2, 6, 8) -> (5, 2, 7, 8)"
+    ]
+    assert [move.prompt for move in compare_readings(before, after)] == ["long"]
     assert not is_same(readings(), after)
 
 
