@@ -13,9 +13,8 @@ from typing import Any
 from harness.errors import PhaseError
 from harness.releases.commands import Runner, run_command, run_parallel
 from harness.releases.diff.readings_comparison import Array, is_same
-from harness.releases.diff.release_verdict import ALARMS, ReleaseVerdict, TypeChange, judge_type
-from harness.releases.diff.saved_types import COMPLETED, LOADED, MADE
-from harness.releases.diff.type_report import TypeReport, TypeState, load_arrays, load_report, save_report
+from harness.releases.diff.release_verdict import ALARMS, TypeChange, judge_directories
+from harness.releases.diff.type_report import COMPLETED, LOADED, TypeReport, TypeState, load_arrays, save_report
 from harness.releases.diff.worker import Workplace
 from harness.releases.environments import InstallError, Release, prepare_environment
 
@@ -153,22 +152,12 @@ class ReleaseWalk:
         return {name: self._judge_one(name, old, before, after) for name in names if name in (self.types or names)}
 
     def _judge_one(self, name: str, old: str, before: Workplace, after: Workplace) -> TypeChange:
-        made, loaded = load_report(before.made / name), load_report(after.loaded / name)
-        if made is None:
-            return TypeChange(name, ReleaseVerdict.NEW)
-        readings, completed = (load_arrays(after.loaded / name, kind) for kind in (LOADED, COMPLETED))
-        saved = load_arrays(before.made / name, LOADED)
-        change = judge_type(
-            made,
-            loaded or TypeReport(name, TypeState.FAILED, "its process gave no result"),
-            made=load_arrays(before.made / name, MADE),
-            saved=saved,
-            loaded=readings,
-            completed=completed,
-        )
+        saved, loaded = before.made / name, after.loaded / name
+        change = judge_directories(saved, loaded)
         if not change.moves:
             return change
         earlier = self._earlier.setdefault(name, [])
-        again = next((release for release, arrays in earlier if is_same(arrays, completed or readings)), None)
-        earlier.append((old, saved))
+        readings = load_arrays(loaded, COMPLETED) or load_arrays(loaded, LOADED)
+        again = next((release for release, arrays in earlier if is_same(arrays, readings)), None)
+        earlier.append((old, load_arrays(saved, LOADED)))
         return replace(change, remarks=[*change.remarks, f"as in {again} again"]) if again else change

@@ -6,11 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from harness.releases.diff.generation import GenerationCheck
 from harness.releases.diff.readings_comparison import Array, Move, compare_readings, other_shapes
-from harness.releases.diff.type_report import TypeReport, TypeState
+from harness.releases.diff.type_report import (
+    COMPLETED,
+    LOADED,
+    MADE,
+    TypeReport,
+    TypeState,
+    load_arrays,
+    load_report,
+)
 from harness.releases.processors.processor_comparison import compare_processors
 
 _NAMED = 3  # keys or fields that a remark names
@@ -83,6 +92,18 @@ class TypeChange:
         return max((move.relative for move in self.moves), default=0.0)
 
 
+def judge_directories(saved: Path, loaded: Path) -> TypeChange:
+    """Return the verdict on the type that one release made in `saved` and another one loaded into `loaded`."""
+    return judge_type(
+        load_report(saved),
+        load_report(loaded) or TypeReport(loaded.name, TypeState.FAILED, "its process gave no result"),
+        made=load_arrays(saved, MADE),
+        saved=load_arrays(saved, LOADED),
+        loaded=load_arrays(loaded, LOADED),
+        completed=load_arrays(loaded, COMPLETED),
+    )
+
+
 def judge_type(
     before: TypeReport | None,
     after: TypeReport,
@@ -111,7 +132,7 @@ def judge_type(
         verdicts[ReleaseVerdict.PROCESSOR] = sentence
     verdict = next((verdict for verdict in ReleaseVerdict if verdict in verdicts), ReleaseVerdict.SAME)
     remarks = [
-        verdicts[kind] if kind is verdict else f"{kind}: {verdicts[kind]}"
+        verdicts[kind] if kind in (verdict, ReleaseVerdict.SAME) else f"{kind}: {verdicts[kind]}"
         for kind in ReleaseVerdict
         if verdicts.get(kind)
     ]

@@ -17,17 +17,22 @@ from harness.probe.attention import AttentionError
 from harness.releases.diff.generation import check_generation
 from harness.releases.diff.saved_prompts import load_prompts, save_prompts
 from harness.releases.diff.type_readings import Arrays, read_prompt
-from harness.releases.diff.type_report import TypeReport, TypeState, load_report, save_arrays, save_report
+from harness.releases.diff.type_report import (
+    COMPLETED,
+    LOADED,
+    MADE,
+    TypeReport,
+    TypeState,
+    load_report,
+    save_arrays,
+    save_report,
+)
 from harness.releases.processors.processor_reader import make_processor, read_processor
 from harness.releases.processors.processor_readings import ProcessorReadings
 from harness.releases.release_outputs import first_sentence
 from harness.releases.tiny.prompts import PromptFormError, TinyPrompt, add_token_types, run_prompt, tiny_prompts
 from harness.releases.tiny.tiny_model import tiny_model
 
-#: Names of the readings: of the model as made, and after its own release or another one loaded it.
-MADE, LOADED = "made", "loaded"
-#: The name of the readings with token types that only the newer release takes, besides the saved inputs.
-COMPLETED = "completed"
 BASE = "base"
 _MODEL, _PROMPTS, _PROCESSOR = "model", "prompts.safetensors", "processor"
 _LONGEST = 300  # characters of a reason
@@ -80,8 +85,11 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
         accepted: dict[str, TinyPrompt] = {}
         completed: dict[str, TinyPrompt] = {}
         own: Mapping[str, TinyPrompt] = {}
-        for name, prompt in load_prompts(saved / _PROMPTS).items():
-            with_types = add_token_types(model, prompt)
+        prompts = load_prompts(saved / _PROMPTS)
+        # Of a prompt that leaves them out on purpose, the other release knew them.
+        takes_more = add_token_types(model, prompts[BASE]) is not None
+        for name, prompt in prompts.items():
+            with_types = add_token_types(model, prompt) if takes_more else None
             try:
                 run_prompt(model, prompt.inputs)
                 accepted[name] = prompt

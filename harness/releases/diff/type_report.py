@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from harness.releases.diff.generation import GenerationCheck
 from harness.releases.processors.processor_readings import ProcessorReadings
 
+#: Names of the readings: of the model as made, and after its own release or another one loaded it.
+MADE, LOADED = "made", "loaded"
+#: The name of the readings with token types that only the newer release takes, besides the saved inputs.
+COMPLETED = "completed"
 _REPORT = "report.json"
 
 

@@ -14,8 +14,7 @@ import pytest
 from harness.releases.__main__ import main
 from harness.releases.commands import CommandResult
 from harness.releases.diff import release_steps
-from harness.releases.diff.saved_types import LOADED, MADE
-from harness.releases.diff.type_report import TypeReport, save_arrays, save_report
+from harness.releases.diff.type_report import LOADED, MADE, TypeReport, save_arrays, save_report
 from harness.releases.diff.worker import Workplace
 from harness.storage.cache_directory import CACHE_VARIABLE
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.releases.diff.generation import GenerationCheck
-from harness.releases.diff.release_verdict import ReleaseVerdict, TypeChange, judge_type
+from harness.releases.diff.release_verdict import ReleaseVerdict, TypeChange, judge_directories
 from harness.releases.diff.saved_prompts import load_prompts, save_prompts
-from harness.releases.diff.saved_types import LOADED, MADE, load_type, make_type
-from harness.releases.diff.type_report import TypeReport, TypeState, load_arrays, load_report, save_report
+from harness.releases.diff.saved_types import load_type, make_type
+from harness.releases.diff.type_report import TypeReport, TypeState, load_report, save_report
 from harness.releases.processors.processor_readings import CaseReading, ProcessorReadings
 from harness.releases.sweep.type_verdicts import vision_language_types
 
@@ -30,14 +30,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_and_judge(saved: Path, directory: Path) -> TypeChange:
-    after = load_type(TYPE, CLASS, saved, directory)
-    return judge_type(
-        load_report(saved),
-        after,
-        made=load_arrays(saved, MADE),
-        saved=load_arrays(saved, LOADED),
-        loaded=load_arrays(directory, LOADED),
-    )
+    load_type(TYPE, CLASS, saved, directory)
+    return judge_directories(saved, directory)
 
 
 def test_a_release_is_the_same_as_itself(saved: Path, tmp_path: Path) -> None:

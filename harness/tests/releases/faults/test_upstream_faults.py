@@ -13,9 +13,8 @@ import transformers
 from harness.models.anatomy import find_anatomy
 from harness.releases.diff.generation import check_generation
 from harness.releases.diff.readings_comparison import TOLERANCE
-from harness.releases.diff.release_verdict import ReleaseVerdict, TypeChange, judge_type
-from harness.releases.diff.saved_types import LOADED, MADE, load_type, make_type
-from harness.releases.diff.type_report import load_arrays
+from harness.releases.diff.release_verdict import ReleaseVerdict, TypeChange, judge_directories
+from harness.releases.diff.saved_types import load_type, make_type
 from harness.releases.sweep.type_verdicts import vision_language_types
 from harness.releases.tiny.prompts import tiny_prompt
 from harness.releases.tiny.tiny_model import tiny_model
@@ -39,13 +38,12 @@ Judge = Callable[[], TypeChange]
 def save_type(model_type: str, directory: Path) -> Judge:
     """Save a type with its readings, and return a function that loads it again and judges it."""
     saved = directory / "saved"
-    before = make_type(model_type, TYPES[model_type], saved)
+    make_type(model_type, TYPES[model_type], saved)
 
     def judge() -> TypeChange:
         again = directory / "again"
-        after = load_type(model_type, TYPES[model_type], saved, again)
-        readings = {"made": load_arrays(saved, MADE), "saved": load_arrays(saved, LOADED)}
-        return judge_type(before, after, **readings, loaded=load_arrays(again, LOADED))
+        load_type(model_type, TYPES[model_type], saved, again)
+        return judge_directories(saved, again)
 
     return judge
 
