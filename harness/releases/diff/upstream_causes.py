@@ -39,7 +39,7 @@ KNOWN_CAUSES: Sequence[UpstreamCause] = (
     *_shared(_POSITIONS, "5.3.0", _TEXT_POSITIONS),
     UpstreamCause("qwen2_5_vl", "5.3.0", "temporal positions of still images are scaled (transformers issue 45325)"),
     *_shared(
-        _POSITIONS,
+        _POSITIONS.replace("qwen2_5_vl ", ""),
         "5.4.0",
         "inputs with an image but without mm_token_type_ids are refused (transformers change 44433)",
     ),
