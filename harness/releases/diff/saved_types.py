@@ -89,15 +89,15 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
         # Of a prompt that leaves them out on purpose, the other release knew them.
         takes_more = add_token_types(model, prompts[BASE]) is not None
         for name, prompt in prompts.items():
-            with_types = add_token_types(model, prompt) if takes_more else None
+            extended = add_token_types(model, prompt) if takes_more else None
             try:
                 run_prompt(model, prompt.inputs)
                 accepted[name] = prompt
-                if with_types is not None:
-                    completed[name] = with_types
+                if extended is not None:
+                    completed[name] = extended
             except Exception as error:  # The model's code may raise any type.
                 reason = first_sentence(str(error))
-                own = {name: with_types} if with_types is not None else own or _own_prompts(model, anatomy, error)
+                own = {name: extended} if extended is not None else own or _own_prompts(model, anatomy, error)
                 if name in own:
                     accepted[name] = own[name]
                     report.inputs[name] = f"{_name_inputs(prompt, own[name])} ({reason})"

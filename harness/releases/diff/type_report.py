@@ -33,14 +33,21 @@ class TypeState(StrEnum):
 
 @dataclass(slots=True)
 class TypeReport:
-    """The outcome for one type in one release.
+    """The outcome for a type in a release.
 
-    `state` is `read`, `refused` (the harness cannot measure the type, or a library is missing), `failed` (an error in
-    the release's own code) or `gone` (the release has no such type), with the `reason`. `missing` names weights that
-    have no value in the saved file. `inputs` has, by prompt, a sentence on the inputs that had to change because the
-    release refuses the saved ones. `skipped` has the reason for each prompt that the model refuses.
-    `generation` compares cached steps with full passes. `processor` has the readings of the type's processor, `unread`
-    the reason if there are none. `defaults` is the type's default configuration.
+    Attributes:
+        model_type: the type.
+        state: `read`; `refused` if the harness cannot measure the type or a library is missing; `failed` after an error
+            in the release's own code; `gone` if the release has no such type.
+        reason: the reason for any other state than `read`.
+        missing: weights that have no value in the saved file.
+        inputs: by prompt, a sentence on the inputs that changed because the release refuses the saved ones.
+        skipped: by prompt, the reason why the model refuses it.
+        generation: cached steps compared with full passes.
+        processor: readings of the type's processor.
+        unread: the reason if there are none.
+        defaults: the type's default configuration.
+        seconds: duration of the work on the type.
     """
 
     model_type: str

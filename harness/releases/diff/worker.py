@@ -1,4 +1,4 @@
-"""The program that runs in the environment of a release: it loads the saved types of another, then makes its own."""
+"""Program inside the environment of a release: it loads the saved types of another release, then makes its own."""
 
 from __future__ import annotations
 
