@@ -17,7 +17,9 @@ from harness.releases.tiny.tiny_model import WINDOW, tiny_model
 
 TYPES = vision_language_types()
 VARIANTS = ("base", "two pictures", "wide picture", "long")
-# Fixed square towers refuse the wide picture; a batch of videos has one per sample.
+# Only of models that take token types.
+WITHOUT_TYPES = "without token types"
+# Towers of a fixed square size refuse the wide picture.
 REFUSED = {"llava": {"wide picture"}, "gemma3": {"wide picture"}, "qwen2_5_vl": set()}
 
 
@@ -124,7 +126,8 @@ def assert_pictures_in_order(model: Any, anatomy: Anatomy, prompts: TinyPrompts)
     )
     changed = ((states[point] - others[point]).abs() > 1e-4 * states[point].abs().max()).any(-1)
     block = picture_blocks(prompt.groups.image[0] | prompt.separators[0])[0]
-    assert int(changed[0, block].sum()) * 2 >= len(block)
+    # Patches of two pictures may have the same code.
+    assert int(changed[0, block].sum()) * 4 >= len(block)
     changed[0, block] = False
     assert not bool((changed & prompt.groups.image).any())
 
@@ -160,7 +163,7 @@ def test_all_types_accept_or_refuse_each_variant(model_type: str) -> None:
         model, anatomy, prompts = prompted.__wrapped__(model_type)
     except (PhaseError, ImportError) as error:
         pytest.skip(str(error)[:200])
-    assert {*prompts, *prompts.skipped} == set(VARIANTS)
+    assert {*prompts, *prompts.skipped} - {WITHOUT_TYPES} == set(VARIANTS)
     assert "long" in prompts
     for prompt in prompts.values():
         assert_padded_and_partitioned(prompt)
