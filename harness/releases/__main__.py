@@ -7,6 +7,8 @@ import platform
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib import metadata
+from importlib.util import find_spec
 
 import torch
 
@@ -79,6 +81,9 @@ def _versions() -> dict[str, str]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torchvision": f"torchvision {metadata.version('torchvision')}"
+        if find_spec("torchvision")
+        else "no torchvision",
     }
 
 

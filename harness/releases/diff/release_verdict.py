@@ -59,12 +59,16 @@ ALARMS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TypeChange:
-    """The verdict on a type, its moves by prompt (the earliest residual point first), and remarks."""
+    """The verdict on a type, its moves by prompt (the earliest residual point first), and remarks.
+
+    `processor` is "same", "changed" or "not read".
+    """
 
     model_type: str
     verdict: ReleaseVerdict
     moves: Sequence[Move] = ()
     remarks: Sequence[str] = ()
+    processor: str = "not read"
 
     def record(self) -> dict[str, Any]:
         """Return the change for a JSON record."""
@@ -78,6 +82,7 @@ class TypeChange:
             "prompts": {
                 move.prompt: {"first_point": move.first_point, "largest": _finite(move.largest)} for move in self.moves
             },
+            "processor": self.processor,
             "remarks": list(self.remarks),
         }
 
@@ -128,7 +133,8 @@ def judge_type(
         return TypeChange(name, ReleaseVerdict.NEW)
     early = _verdict_without_readings(before, after)
     verdicts, moves = (early, []) if early else _compare_models(before, after, made, saved, loaded, completed or {})
-    if after.state is not TypeState.GONE and (sentence := _describe_processor(before, after)) is not None:
+    processor, sentence = _compare_processors(before, after)
+    if sentence:
         verdicts[ReleaseVerdict.PROCESSOR] = sentence
     verdict = next((verdict for verdict in ReleaseVerdict if verdict in verdicts), ReleaseVerdict.SAME)
     remarks = [
@@ -136,7 +142,7 @@ def judge_type(
         for kind in ReleaseVerdict
         if verdicts.get(kind)
     ]
-    return TypeChange(name, verdict, moves, remarks)
+    return TypeChange(name, verdict, moves, remarks, processor)
 
 
 def _compare_models(
@@ -206,14 +212,15 @@ def _verdict_without_readings(before: TypeReport, after: TypeReport) -> dict[Rel
     return {}
 
 
-def _describe_processor(before: TypeReport, after: TypeReport) -> str | None:
-    """Return a sentence if the processor behaves differently, or cannot be loaded any more."""
-    if before.processor is None or (after.processor is None and not after.unread):
-        return None
-    if after.processor is None:
-        return f"the saved processor cannot be loaded: {after.unread}"
+def _compare_processors(before: TypeReport, after: TypeReport) -> tuple[str, str]:
+    """Return "same", "changed" or "not read", and a sentence if the processor changed."""
+    if after.processor is None and before.processor is not None and after.unread:
+        return "changed", f"the saved processor cannot be loaded: {after.unread}"
+    # A processor without cases needs a library that is not installed.
+    if before.processor is None or after.processor is None or not (before.processor.cases and after.processor.cases):
+        return "not read", ""
     comparison = compare_processors(before.processor, after.processor)
-    return comparison.sentence if comparison.changes else None
+    return ("changed", comparison.sentence) if comparison.changes else ("same", "")
 
 
 def _describe_generation(before: GenerationCheck | None, after: GenerationCheck | None) -> str | None:

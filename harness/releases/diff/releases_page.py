@@ -28,10 +28,12 @@ def step_text(step: ReleaseStep) -> str:
 
 
 def counts_line(step: ReleaseStep) -> str:
-    """Return the number of types by verdict, as in "5.2.0 -> 5.4.0: 1 moved, 3 same"."""
-    counts = Counter(change.verdict for change in step.changes.values())
-    numbers = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ReleaseVerdict if counts[verdict])
-    return f"{step.title}: {numbers}"
+    """Return the number of types by verdict, as in "5.2.0 -> 5.4.0: 1 moved, 3 same; processors: 4 same"."""
+    verdicts = Counter(change.verdict for change in step.changes.values())
+    types = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ReleaseVerdict if verdicts[verdict])
+    states = Counter(change.processor for change in step.changes.values())
+    processors = ", ".join(f"{states[state]} {state}" for state in ("changed", "same", "not read") if states[state])
+    return f"{step.title}: {types}; processors: {processors}"
 
 
 def releases_page(steps: Sequence[ReleaseStep], command: str, versions: Mapping[str, str]) -> str:

@@ -53,22 +53,26 @@ class ProcessorComparison:
 def compare_processors(before: ProcessorReadings, after: ProcessorReadings) -> ProcessorComparison:
     """Return the changes between the readings of one processor in two releases, compared case by case.
 
-    Readings without cases, of a processor whose library is missing in one release, show no change. A renamed class is a
-    note; another backend of the image processor is named with the difference of the pixels.
+    Readings without cases, of a processor whose library is missing in one release, show no change. A renamed class
+    and a repaired error are notes; another backend of the image processor is named with the difference of the pixels.
     """
     common = {case: (before.cases[case], after.cases[case]) for case in before.cases if case in after.cases}
     read = {case: pair for case, pair in common.items() if not pair[0].error and not pair[1].error}
     pixels = {case: (old.pixels, new.pixels) for case, (old, new) in read.items() if old.pixels and new.pixels}
     difference = _largest_difference(pixels)
     changes = [
-        *_error_changes(common),
+        *_new_errors(common),
         *_token_changes(read),
         *_image_token_changes(read),
         *_pixel_changes(pixels, difference),
         *_size_changes(read),
         *_lost_outputs(read),
     ]
-    notes = [*(_class_notes(before, after, bool(changes)) if common else ()), *_new_outputs(read)]
+    notes = [
+        *(_class_notes(before, after, bool(changes)) if common else ()),
+        *_new_outputs(read),
+        *_repaired_errors(common),
+    ]
     remarks = (
         f"{when}: {readings.remark}" for when, readings in (("before", before), ("after", after)) if readings.remark
     )
@@ -84,12 +88,16 @@ _Pairs = Mapping[str, tuple[CaseReading, CaseReading]]
 _PixelPairs = Mapping[str, tuple[PixelReading, PixelReading]]
 
 
-def _error_changes(common: _Pairs) -> Iterator[str]:
-    refused = {case: new.error for case, (old, new) in common.items() if new.error and not old.error}
-    repaired = {case: old.error for case, (old, new) in common.items() if old.error and not new.error}
-    for verb, errors in (("now fails", refused), ("failed before", repaired)):
-        for error in dict.fromkeys(errors.values()):
-            yield f"{_cases([case for case in errors if errors[case] == error])} {verb}: {error}"
+def _new_errors(common: _Pairs) -> Iterator[str]:
+    errors = {case: new.error for case, (old, new) in common.items() if new.error and not old.error}
+    for error in dict.fromkeys(errors.values()):
+        yield f"{_cases([case for case in errors if errors[case] == error])} now fails: {error}"
+
+
+def _repaired_errors(common: _Pairs) -> Iterator[str]:
+    errors = {case: old.error for case, (old, new) in common.items() if old.error and not new.error}
+    for error in dict.fromkeys(errors.values()):
+        yield f"{_cases([case for case in errors if errors[case] == error])} failed before: {error}"
 
 
 def _token_changes(read: _Pairs) -> Iterator[str]:

@@ -39,6 +39,7 @@ def test_equal_readings_are_the_same() -> None:
         "relative": 0.0,
         "quantity": None,
         "prompts": {},
+        "processor": "not read",
         "remarks": [],
     }
 
