@@ -27,6 +27,10 @@ _TEXT_POSITIONS = (
     "without mm_token_type_ids, which only newer processors return, images silently get positions of text "
     "(transformers change 43972)"
 )
+_RENAMED = (
+    "aya_vision emu3 fuyu gemma3 got_ocr2 internvl llava llava_next llava_next_video llava_onevision mistral3 "
+    "paligemma pp_chart2table qwen3_5 qwen3_5_moe shieldgemma2 video_llava vipllava"
+)
 _WINDOW = "image tokens see no further than the sliding window (transformers change 46850)"
 
 #: In the order of the releases.
@@ -67,17 +71,26 @@ KNOWN_CAUSES: Sequence[UpstreamCause] = (
         "after the correction (transformers change 45340)",
     ),
     UpstreamCause("qwen2_5_vl", "5.5.4", "they are no longer scaled (transformers change 45330)"),
-    UpstreamCause(
-        "shieldgemma2",
+    *_shared(
+        _RENAMED,
         "5.6.0",
-        "the map of weights begins at the start of a name, so names that begin with model, as this type has, are not "
-        "found (transformers change 45358)",
+        "5.4.0 to 5.5.4 save weights under other names than published checkpoints have (transformers issue 45357), and "
+        "such files are not loaded after the correction (transformers change 45358); most load again in 5.9.0",
     ),
     UpstreamCause(
         "paligemma",
         "5.9.0",
         "a prompt without token types is causal, and separate tokens of type 0 see each other "
         "(transformers change 45477)",
+    ),
+    UpstreamCause(
+        "kosmos-2.5",
+        "5.10.1",
+        "positions of generated tokens come from the token ids, no longer from the attention mask "
+        "(modeling_kosmos2_5.py)",
+    ),
+    UpstreamCause(
+        "paddleocr_vl", "5.13.0", "vision positions are interpolated with aligned corners (modeling_paddleocr_vl.py)"
     ),
     *_shared("gemma3 shieldgemma2", "5.13.0", _WINDOW),
     UpstreamCause(

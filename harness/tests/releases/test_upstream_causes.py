@@ -11,7 +11,7 @@ def test_a_step_has_the_causes_after_its_older_release_up_to_its_newer_one() -> 
     assert [text.split(":")[0] for text in causes_of("qwen2_5_vl", "5.2.0", "5.4.0")] == ["5.3.0", "5.3.0"]
     assert [text.split(":")[0] for text in causes_of("qwen2_5_vl", "5.3.0", "5.5.4")] == ["5.5.4"]
     assert causes_of("qwen2_5_vl", "5.5.4", "5.24.0") == []
-    assert causes_of("llava", "5.0.0", "5.24.0") == []
+    assert causes_of("blip-2", "5.0.0", "5.24.0") == []
 
 
 def test_a_step_back_has_the_same_causes() -> None:
