@@ -95,6 +95,11 @@ KNOWN_CAUSES: Sequence[UpstreamCause] = (
     *_shared("gemma3 shieldgemma2", "5.13.0", _WINDOW),
     UpstreamCause(
         "cohere_compass",
+        "5.17.0",
+        "rotary frequencies are in sections for height, width and time, in another order (modeling_cohere_compass.py)",
+    ),
+    UpstreamCause(
+        "cohere_compass",
         "5.21.0",
         "rotary frequencies of time, height and width are interleaved, no longer in sections "
         "(modeling_cohere_compass.py)",
