@@ -18,7 +18,7 @@ SIDE = 8
 # Tokens that a layer with a sliding window sees: fewer than a picture has, so that prompts and pictures cross it.
 WINDOW = 12
 # The head width equals most defaults, for which the rotary sections are written.
-_WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 64, 2, 1, 32, 32
+_WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 64, 2, 1, 32, 48
 _PATCH = 16
 # Ids of image placeholders and other markers start here; ids of text are lower.
 _FIRST_MARKER = 200
