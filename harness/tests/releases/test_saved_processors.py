@@ -19,6 +19,7 @@ from harness.releases.processors.processor_pictures import CASES, SIZES, draw_pi
 from harness.releases.processors.processor_reader import make_processor, read_processor
 from harness.releases.processors.processor_readings import SAMPLES, ProcessorReadings
 from harness.releases.sweep.type_verdicts import vision_language_types
+from harness.tests.support.documented_release import expecting_upstream_failures
 
 FAMILIES = ("llava", "paligemma", "blip-2")
 # Of the 100 types of transformers 5.24 without torchvision; 88 with it.
@@ -235,4 +236,5 @@ def built_types(directory: Path) -> Iterator[str]:
 
 @pytest.mark.types
 def test_every_type_is_built_or_refused_and_equals_itself(tmp_path: Path) -> None:
-    assert len([*built_types(tmp_path)]) >= LEAST_BUILT
+    with expecting_upstream_failures():
+        assert len([*built_types(tmp_path)]) >= LEAST_BUILT
