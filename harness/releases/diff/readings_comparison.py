@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 #: States, attention shares and logits that differ relatively by more than this have moved.
 TOLERANCE = 1e-5
+# The same operations in another order: up to these relative differences of states and logits, and of similarities.
+_ROUNDING, _SIMILARITY_ROUNDING = 1e-4, 1e-6
 # A state with less than this share of the largest norm is compared with that share.
 _SMALLEST_NORM = 1e-6
 
@@ -23,7 +25,8 @@ class Move:
 
     `first_point` is the first residual point at which a token's state differs, 0 to L; the number of points if only
     the output differs. `largest` is the largest absolute difference of a similarity at any point. `relative` is the
-    largest relative difference of a token's state. `quantity` names what differs first.
+    largest relative difference of a token's state. `quantity` names what differs first. `is_rounding` is True if all
+    differences are as small as those of the same operations in another order.
     """
 
     prompt: str
@@ -31,6 +34,7 @@ class Move:
     largest: float
     relative: float
     quantity: str
+    is_rounding: bool
 
 
 def compare_readings(before: Mapping[str, Array], after: Mapping[str, Array]) -> list[Move]:
@@ -64,8 +68,8 @@ def other_shapes(before: Mapping[str, Array], after: Mapping[str, Array]) -> lis
 
 
 def is_same(before: Mapping[str, Array], after: Mapping[str, Array]) -> bool:
-    """Return True if the readings of two releases can be compared and nothing moved."""
-    return not compare_readings(before, after) and not other_shapes(before, after)
+    """Return True if the readings of two releases can be compared and nothing moved by more than rounding."""
+    return all(move.is_rounding for move in compare_readings(before, after)) and not other_shapes(before, after)
 
 
 def _prompts(arrays: Mapping[str, Array]) -> list[str]:
@@ -87,11 +91,14 @@ def _compare_prompt(prompt: str, before: Mapping[str, Array], after: Mapping[str
     if not moved and bool((logits <= TOLERANCE).all()):
         return None
     first = moved[0] if moved else len(states)
+    largest = _largest(before["similarity"], after["similarity"])
+    relative, of_logits = (float(np.nan_to_num(values, nan=np.inf).max()) for values in (states, logits))
     return Move(
         prompt=prompt,
         first_point=first,
-        largest=_largest(before["similarity"], after["similarity"]),
-        relative=float(np.nan_to_num(states, nan=np.inf).max()),
+        largest=largest,
+        relative=relative,
+        is_rounding=max(relative, of_logits) <= _ROUNDING and largest <= _SIMILARITY_ROUNDING,
         quantity=_first_quantity(first, len(states), states, before, after),
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.releases.diff.generation import GenerationCheck
-from harness.releases.diff.readings_comparison import Array, Move, compare_readings, other_shapes
+from harness.releases.diff.readings_comparison import Array, Move, compare_readings, is_same, other_shapes
 from harness.releases.diff.type_report import (
     COMPLETED,
     LOADED,
@@ -164,11 +164,18 @@ def _compare_models(
             f"error is raised (similarity by {max(move.largest for move in moves):.2g})"
         )
         moves = compare_readings(saved, completed)
+    rounding, moves = moves, [move for move in moves if not move.is_rounding]
+    if rounding and not moves:
+        largest = max(move.relative for move in rounding)
+        verdicts[ReleaseVerdict.SAME] = (
+            f"states differ by {largest:.1e} from point {rounding[0].first_point}, as the same operations in another "
+            "order do"
+        )
     if moves:
         verdicts[ReleaseVerdict.MOVED] = ""
         if after.missing:
             verdicts[ReleaseVerdict.UNMAPPED] = f"{_name_some(after.missing)} not in the saved file"
-    if compare_readings(made, saved):
+    if not is_same(made, saved):
         lost = f": {_name_some(before.missing)} not in the saved file" if before.missing else ""
         verdicts[ReleaseVerdict.ROUND_TRIP] = f"the older release does not load what it saved{lost}"
     if (sentence := _describe_generation(before.generation, after.generation)) is not None:

@@ -111,6 +111,22 @@ def test_a_prompt_with_other_shapes_is_named_and_the_others_are_compared() -> No
 def test_the_tolerance_is_the_documented_one() -> None:
     assert TOLERANCE == 1e-5
     states = readings()["base/states"]
-    for factor, expected in ((1 + 5e-6, True), (1 + 2e-5, False)):
+    for factor, expected in ((1 + 5e-6, 0), (1 + 2e-5, 1)):
         after = readings() | {"base/states": states.astype(np.float64) * factor}
-        assert is_same(readings(), after) is expected
+        assert len(compare_readings(readings(), after)) == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (moved("states", np.s_[3:], 1e-5), True),
+        (moved("states", np.s_[3:], 1e-2), False),
+        (moved("states", np.s_[3:], 1e-5) | only_moved("similarity", (0, 0, 0), 1e-5), False),
+        (moved("states", np.s_[3:], 1e-5) | only_moved("logits", np.s_[1], 1e-2), False),
+        (moved("logits", np.s_[1], 1e-5), True),
+    ],
+)
+def test_small_differences_of_all_readings_are_rounding(after: dict[str, Any], *, expected: bool) -> None:
+    moves = compare_readings(readings(), after)
+    assert [move.is_rounding for move in moves] == [expected]
+    assert is_same(readings(), after) is expected

@@ -52,6 +52,14 @@ def test_other_states_have_moved_from_a_point() -> None:
     assert record["largest"] == pytest.approx(0.2)
 
 
+def test_rounding_is_a_remark_and_no_move() -> None:
+    loaded = readings()
+    loaded["base/states"][2] += 3e-5
+    change = judge(loaded=loaded)
+    assert (change.verdict, list(change.moves)) == (ReleaseVerdict.SAME, [])
+    assert change.remarks == ["states differ by 3.0e-05 from point 2, as the same operations in another order do"]
+
+
 def test_weights_without_a_value_are_named_only_if_they_matter() -> None:
     lost = TypeReport("t", missing=[f"layer.{index}" for index in range(5)])
     change = judge(after=lost, loaded=readings(0.2))
