@@ -34,7 +34,7 @@ class Move:
     largest: float
     relative: float
     quantity: str
-    is_rounding: bool
+    is_rounding: bool = False
 
 
 def compare_readings(before: Mapping[str, Array], after: Mapping[str, Array]) -> list[Move]:
