@@ -86,7 +86,7 @@ def load_type(model_type: str, class_name: str, saved: Path, directory: Path) ->
         completed: dict[str, TinyPrompt] = {}
         own: Mapping[str, TinyPrompt] = {}
         prompts = load_prompts(saved / _PROMPTS)
-        # Of a prompt that leaves them out on purpose, the other release knew them.
+        # If the base prompt has the token types, the prompt without them leaves them out on purpose.
         takes_more = add_token_types(model, prompts[BASE]) is not None
         for name, prompt in prompts.items():
             extended = add_token_types(model, prompt) if takes_more else None

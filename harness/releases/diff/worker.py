@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--types", nargs="*", default=[], help="the types to take; by default all")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="every N-th type from I")
     options = parser.parse_args(arguments)
-    # One thread, so that sums are added in the same order in every run.
+    # A single thread, so that sums are added in the same order in every run.
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -85,9 +85,9 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
 def tiny_prompts(model: Any, anatomy: Anatomy) -> TinyPrompts:
     """Return the base prompt, as `tiny_prompt` does, and the variants of it that the model accepts.
 
-    The variants are `"two pictures"` per sample, `"wide picture"` with half as many rows as columns of patches,
-    `"long"`, longer than the sliding window of a tiny model, and `"without token types"`, which a processor need not
-    give. All values follow from shapes and fixed seeds.
+    The variants: `"two pictures"` per sample; `"wide picture"`, with half as many rows as columns of patches; `"long"`,
+    longer than the sliding window of a tiny model; `"without token types"`. All values follow from shapes and fixed
+    seeds.
 
     Raises:
         PromptFormError: the model accepts the base prompt in none of the forms.

@@ -82,34 +82,30 @@ def test_a_prefix_without_token_types_is_noticed(tmp_path: Path) -> None:
     assert [(move.prompt, move.first_point) for move in change.moves] == [("without token types", 1)]
 
 
-def test_swapped_rows_and_columns_of_tiles_are_noticed(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Transformers issue 31327: a wide picture gives another number of features, so the model refuses the prompt."""
-    judge = save_type("llava_next", tmp_path)
+# 31327: a wide picture gives another number of features, so the model refuses the prompt. 45358: the mapping of names
+# was copied from another type. 40154: left pads were counted in one of two numbers that are added.
+@pytest.mark.parametrize(
+    ("model_type", "plant", "verdict", "remark"),
+    [
+        pytest.param("llava_next", swap_tiles, ReleaseVerdict.INPUTS, "tokens do not match", id="31327"),
+        pytest.param("llava", map_to_other_type, ReleaseVerdict.UNMAPPED, "lm_head.weight", id="45358"),
+        pytest.param("qwen2_5_vl", misplace_padded_steps, ReleaseVerdict.GENERATION, "cached step 1", id="40154"),
+    ],
+)
+def test_a_fault_has_its_own_verdict(
+    model_type: str,
+    plant: Callable[[Patch], None],
+    verdict: ReleaseVerdict,
+    remark: str,
+    tmp_path: Path,
+    monkeypatch: Patch,
+) -> None:
+    judge = save_type(model_type, tmp_path)
     assert judge().verdict is ReleaseVerdict.SAME
-    swap_tiles(monkeypatch)
+    plant(monkeypatch)
     change = judge()
-    assert change.verdict is ReleaseVerdict.INPUTS
-    assert "tokens do not match" in change.remarks[0]
-
-
-def test_weights_under_names_of_another_type_are_noticed(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Transformers change 45358: the mapping of names was copied from another type."""
-    judge = save_type("llava", tmp_path)
-    assert judge().verdict is ReleaseVerdict.SAME
-    map_to_other_type(monkeypatch)
-    change = judge()
-    assert change.verdict is ReleaseVerdict.UNMAPPED
-    assert "lm_head.weight" in change.remarks[0]
-
-
-def test_wrong_positions_of_cached_steps_are_noticed(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Transformers issue 40154: left pads were counted in one of two numbers that are added."""
-    judge = save_type("qwen2_5_vl", tmp_path)
-    assert judge().verdict is ReleaseVerdict.SAME
-    misplace_padded_steps(monkeypatch)
-    change = judge()
-    assert change.verdict is ReleaseVerdict.GENERATION
-    assert "cached step 1" in change.remarks[0]
+    assert change.verdict is verdict
+    assert remark in change.remarks[0]
 
 
 def test_missing_seconds_between_frames_are_noticed_with_a_video(monkeypatch: Patch) -> None:
