@@ -1,0 +1,1 @@
+"""The command `vlm-phase`: measure, compare, report, and what this machine can measure."""
