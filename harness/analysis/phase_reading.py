@@ -59,6 +59,22 @@ class PhaseReading:
         """Layers where phases begin or end, including both ends of the curve."""
         return 0, *self.turning_layers, self.last
 
+    @property
+    def confirmed(self) -> tuple[bool, bool, bool, bool]:
+        """True for each phase whose change of the mean inter-modal curve is confirmed, in the order I to IV.
+
+        The simultaneous lower bound of the phase's change, between its own ends and in its own direction (up, down,
+        up, down), must exceed the declared prominence: the test of the claims. Four confirmed phases are a confirmed
+        chain of four segments. A phase that is not confirmed is only the best fit, and so are the cuts at its ends.
+        """
+        prominence = declared_prominence(self.summary.mean)
+
+        def exceeds(phase: int, direction: int) -> bool:
+            _, low, high = self.rises.between(*self.phase_layers(phase))
+            return (low if direction > 0 else -high) > prominence
+
+        return exceeds(0, 1), exceeds(1, -1), exceeds(2, 1), exceeds(3, -1)
+
     def phase_layers(self, phase: int) -> tuple[int, int]:
         """Return the first and last layer of phase 0..3."""
         return self.phase_ends[phase], self.phase_ends[phase + 1]
