@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import PhaseError
+from harness.storage.project_files import bundled_baselines
 
 #: The claims belong to the project: profiles with other baselines (`--phase-baselines`) are compared with them too.
-CLAIMS_FILE = Path(__file__).parents[2] / "baselines" / "paper.json"
+CLAIMS_FILE = bundled_baselines() / "paper.json"
 KNOWN_DIFFERENCES = "known_differences.toml"
 
 
