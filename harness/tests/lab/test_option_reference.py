@@ -1,4 +1,4 @@
-"""The table of options is generated, equals the README's table, and its generation needs no torch."""
+"""The tables of options are generated, equal those of docs/options.md, and their generation needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.lab.docs.option_reference import BLOCK, main, option_table
+from harness.lab.docs.option_reference import BLOCK, GROUPS, main, option_tables
 from harness.lab.docs.pages import PageBlockError, compact_table, with_block
 from harness.run.options import OPTIONS
 from harness.tests.support.case_runs import ROOT
@@ -20,16 +20,24 @@ MARKED = f"before\n\n<!-- {BLOCK}: begin -->\nold\n<!-- {BLOCK}: end -->\n\nafte
 
 def rows() -> dict[str, list[str]]:
     """Return the cells of each row by option name."""
-    split = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in option_table().splitlines()[2:]]
+    lines = [line for line in option_tables().splitlines() if line.startswith("| `--")]
+    split = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return {re.match(r"`(--[\w-]+)", cells[0])[1]: cells for cells in split}  # type: ignore[index]
 
 
-def test_the_readme_has_the_generated_table() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert read_block(text, BLOCK) == option_table(), "run: python -m harness.lab.docs.option_reference README.md"
+def test_the_page_has_the_generated_tables() -> None:
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert read_block(text, BLOCK) == option_tables(), (
+        "run: python -m harness.lab.docs.option_reference docs/options.md"
+    )
 
 
-def test_the_table_lists_the_options_registered_with_pytest(pytester: pytest.Pytester) -> None:
+def test_every_option_is_in_one_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(OPTIONS), "add the option to GROUPS in harness/lab/docs/option_reference.py"
+
+
+def test_the_tables_list_the_options_registered_with_pytest(pytester: pytest.Pytester) -> None:
     pytester.makeconftest('pytest_plugins = ["harness.plugin.hooks"]')
     config = pytester.parseconfig()
     helped = pytester.runpytest_inprocess("--help").stdout.str()
@@ -52,14 +60,14 @@ def test_a_row_has_metavar_ini_value_default_and_meaning() -> None:
     assert all(len(cells) == 4 and all(cells) and "Default" not in cells[3] for cells in cells_by_option.values())
 
 
-def test_generating_the_table_imports_no_torch() -> None:
+def test_generating_the_tables_imports_no_torch() -> None:
     program = (
         "import sys\nfrom harness.lab.docs.option_reference import main\n"
         "assert main([]) == 0\nassert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == option_table()
+    assert result.stdout.strip() == option_tables()
 
 
 def test_a_page_is_rewritten_between_its_markers_only(tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_a_page_is_rewritten_between_its_markers_only(tmp_path: Path) -> None:
         assert main([str(page)]) == 0
         text = page.read_text(encoding="utf-8")
         assert (text.startswith("before\n\n<!--"), text.endswith("-->\n\nafter\n")) == (True, True)
-        assert read_block(text, BLOCK) == option_table()
+        assert read_block(text, BLOCK) == option_tables()
     assert list(tmp_path.iterdir()) == [page]
 
 
