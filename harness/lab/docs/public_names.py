@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from harness import checks
+import harness.checks as checks
 from harness.plugin import fixtures, hookspec
 
 # The names of the package are data here; an import statement would make this room depend on the room above it.
