@@ -214,7 +214,9 @@ def test_the_script_runs_markers_that_exist(project: pytest.Pytester) -> None:
         assert {word for text in markers for word in text.split()} - {"and", "or", "not"} <= known
 
 
-@pytest.mark.parametrize("path", [*WORKFLOWS, *DOCS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*WORKFLOWS, *DOCS, ROOT / ".ci" / "run"], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_every_named_option_extra_and_module_exists(path: Path, project: pytest.Pytester) -> None:
     text = path.read_text(encoding="utf-8")
     config = project.parseconfig()
