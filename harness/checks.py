@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 
@@ -12,6 +12,7 @@ from harness.analysis.interval_agreement import IntervalAgreement, IntervalFindi
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.timing import TimingRatio, TimingVerdict, judge_slowdown
 from harness.baselines.store import Baseline
+from harness.judgement.known_differences import measured_reason
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Comparison, Finding
 from harness.profile.profile import Profile
@@ -180,6 +181,20 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
         pytest.xfail(fold_message(lines))
     _fail(lines)
+
+
+def opposite_claims_text(claims: Mapping[str, Claim], dataset: str) -> str:
+    """Return the message on a claim that holds for one model and fails for another.
+
+    Args:
+        claims: the claim by model.
+        dataset: the name of the dataset.
+    """
+    name = next(iter(claims.values())).name
+    verdicts = " and ".join(f"{claim.verdict.upper()} for {model}" for model, claim in claims.items())
+    lines = [f"{name} on {dataset} {verdicts}", *(f"  {line}" for line in paper_claims()[name].lines())]
+    lines += [f"  {model}: {measured_reason(claim)}" for model, claim in claims.items()]
+    return fold_message(lines)
 
 
 def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: str) -> None:

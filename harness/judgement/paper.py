@@ -1,12 +1,8 @@
-"""The claims of the paper with their tests (`paper.json`), and the known differences.
-
-A file beside the baselines lists each pair and claim that is known not to replicate, with the measured reason.
-"""
+"""The claims of the paper with their tests (`paper.json`)."""
 
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +13,10 @@ from harness.storage.project_files import bundled_baselines
 
 #: The claims belong to the project: profiles with other baselines (`--phase-baselines`) are compared with them too.
 CLAIMS_FILE = bundled_baselines() / "paper.json"
-KNOWN_DIFFERENCES = "known_differences.toml"
 
 
 class PaperError(PhaseError):
     """The claims of the paper cannot be read."""
-
-
-class KnownDifferencesError(PhaseError):
-    """The list of known non-replications cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +56,6 @@ def paper_claims(path: Path = CLAIMS_FILE) -> dict[str, PaperClaim]:
     except KeyError as error:
         reason = f"{error} is missing"
     raise PaperError(f"the paper's claims cannot be read from {path} ({reason}): restore it from version control")
-
-
-def known_differences(baselines: Path) -> dict[str, dict[str, str]]:
-    """Return the reasons by pair and claim; empty if the directory has no such file.
-
-    Raises:
-        KnownDifferencesError: the file is not TOML, or holds anything but a table of reasons per pair.
-    """
-    path = baselines / KNOWN_DIFFERENCES
-    if not path.exists():
-        return {}
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise KnownDifferencesError(f"{path} cannot be read: {error}; restore it from version control") from None
-    for pair, reasons in content.items():
-        if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
-            raise KnownDifferencesError(f'{path}: [{pair}] must be a table of claim = "reason"')
-    return content
 
 
 def _cited(paper: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
@@ -11,7 +11,6 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
-from harness.judgement.paper import known_differences
 from harness.plugin import hookspec
 from harness.plugin.collection_refusals import refuse_impossible
 from harness.plugin.fixtures import (
@@ -27,7 +26,6 @@ from harness.plugin.fixtures import (
     vlm,
     write_line,
 )
-from harness.report.layout import reason_text
 from harness.run.options import add_options, read_options
 from harness.run.session import PhaseSession
 
@@ -39,6 +37,7 @@ pytest_plugins = (
     "harness.plugin.torchrun",
     "harness.plugin.signals",
     "harness.plugin.xdist",
+    "harness.plugin.claim_tests",
     "harness.plugin.outputs",
     "harness.plugin.terminal",
     "harness.plugin.junit",
@@ -110,15 +109,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=deselected)
 
 
-def _expect_known(items: list[pytest.Item], known: Mapping[str, Mapping[str, str]]) -> None:
-    """Mark known failures as strict expected failures, so that a claim that begins to hold fails its test."""
-    for item in items:
-        marker, reasons = item.get_closest_marker("replication"), known.get(str(pair_of(item)), {})
-        if marker is not None and marker.kwargs["claim"] in reasons:
-            reason = reason_text("known:", reasons[marker.kwargs["claim"]])
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse pairs that cannot be measured: missing data, an unavailable device, an unwritable directory.
 
@@ -130,6 +120,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly or not (needed or several):
         return
     # Imported late, because pytest warns about a plugin module that is imported before it is registered.
+    from harness.plugin.claim_tests import read_claim_rules
     from harness.plugin.torchrun import refuse_together, start_together
 
     def refuse() -> None:
@@ -142,13 +133,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     else:
         refuse()
     try:
-        # Only the first of several processes has access to the baselines.
-        known = state.processes.run_on_first(
-            "the known differences", lambda: known_differences(state.options.baselines)
-        )
+        read_claim_rules(session.config)
     except PhaseError as error:
         refuse_together(str(error))
-    _expect_known(session.items, known)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

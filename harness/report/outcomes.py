@@ -13,7 +13,7 @@ from harness.analysis.timing import TimingRatio
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import Baseline
 from harness.data.sample import left_out_lines
-from harness.judgement.paper import known_differences
+from harness.judgement.known_differences import known_differences
 from harness.judgement.phases import CLAIM_RECALL, segment_counts
 from harness.judgement.regression import Finding
 from harness.judgement.results import NotCompared, Result
@@ -40,10 +40,11 @@ class QuestionGroup(NamedTuple):
 class PairOutcome:
     """The outcome of a pair: its phases, and every verdict by question, in the order of the output.
 
-    `known` maps claims that are known to fail to the reasons. `ratio` is hooked over plain time with its interval.
-    `notes` are sentences that explain regression verdicts. If something changed, they name the last position up to
-    which each kind of reading is the same. They also list measures that reproduce with some changed samples, and
-    measures that could not be compared.
+    `known` maps claims that are known to fail to the reasons. `findings` are the failing claims that fail no test.
+    `opposite` are the claims whose verdict is the opposite of the --phase-against model's. `ratio` is hooked over plain
+    time with its interval. `notes` are sentences that explain regression verdicts. If something changed, they name the
+    last position up to which each kind of reading is the same. They also list measures that reproduce with some changed
+    samples, and measures that could not be compared.
     """
 
     pair: Pair
@@ -55,6 +56,8 @@ class PairOutcome:
     baseline: Baseline | None
     ratio: TimingRatio | None
     notes: tuple[str, ...]
+    findings: tuple[Result, ...] = ()
+    opposite: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -117,6 +120,10 @@ class PairOutcome:
 
     def _claim(self, result: Result) -> tuple[str, str]:
         known = result.question in self.known
+        if result.question in self.opposite:
+            return f"{result.verdict}, unlike the other model", BAD
+        if result in self.findings:
+            return "fails (a finding)", ""
         if known and result.verdict == "fails":
             return "fails as known", ""
         if known and result.verdict == "holds":
@@ -182,6 +189,8 @@ def changed_samples_text(agreement: Agreement) -> str:
 def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
     claims, regressions = (findings.verdicts_by_question(pair, kind) for kind in ("replication", "regression"))
     regressions = {name: regressions[name] for name in QUESTIONS if name in regressions}
+    known = known if findings.options.against is None else {}
+    failing = [result for result in claims.values() if result.verdict == "fails" and result.question not in known]
     baseline, notes = (
         findings.baselines.get(pair),
         [note for result in regressions.values() for note in note_lines(result)],
@@ -203,6 +212,8 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
         baseline=baseline,
         ratio=findings.ratios.get(pair),
         notes=tuple(notes),
+        findings=tuple(result for result in failing if findings.fails_no_test(pair, result.question)),
+        opposite=tuple(name for name in claims if findings.opposite_claim(pair, name) is not None),
     )
 
 

@@ -153,6 +153,13 @@ def seconds(text: str, *_: Path) -> int:
     return number
 
 
+def stated_reason(text: str, *_: Path) -> str:
+    """Return a reason in one line; it is not empty."""
+    if not (reason := " ".join(text.split())):
+        raise ValueError("the reason is empty: say why the change is accepted")
+    return reason
+
+
 def sample_count(text: str, *_: Path) -> int | None:
     """Return a number of samples; None for as many as the dataset declares."""
     return None if text == AS_DECLARED else whole_number(2)(text)

@@ -29,14 +29,15 @@ from harness.run.option_row import (
     row,
     sample_count,
     seconds,
+    stated_reason,
     whole_number,
 )
 from harness.storage.cache_directory import CacheError, default_cache
 
 _ON_DISK = ", ".join(f"{name} (or {variable})" for name, variable in VARIABLES.items())
 _NAMED = "named as in --phase-model or --phase-against; may be repeated"
-# Options that write stored baselines.
-_WRITING = ("update", "update_new", "calibrate", "summary")
+# Options that write stored baselines or known differences.
+_WRITING = ("update", "update_new", "calibrate", "summary", "accept_claims")
 
 
 def _distinct(entries: Iterable[ModelEntry]) -> tuple[ModelEntry, ...]:
@@ -99,11 +100,19 @@ class Options:
         "SECONDS", seconds, "21600", per_process=True)
     update: bool = row("write new and changed baselines; the summary lists them")
     update_new: bool = row("write only missing baselines")
+    reason: str | None = row(
+        "with --phase-update: why a changed baseline is accepted; it is kept in the baseline's history",
+        "TEXT", stated_reason)
     summary: bool = row(
         "with an update option: store only mean, covariance and number of samples, and no values of samples")
     calibrate: bool = row(
         "measure the baselines' samples again in other data types, attention backends, batch sizes and thread counts; "
         "store noise, margins and power")
+    accept_claims: bool = row(
+        "write the failing claims of the measured pairs with their measured reasons to the known differences beside "
+        "the baselines, and remove those that hold")
+    strict_claims: bool = row(
+        "report failing claims as failures, also those of pairs without baseline and known differences")
     strict_evidence: bool = row("report inconclusive verdicts as failures instead of expected failures")
     no_cache: bool = row("do not cache readings or use cached ones; weights are still cached")
     download: bool = row("download weights and data missing from the hub's local cache; their size is reported first")
@@ -235,6 +244,10 @@ def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
         yield f"--phase-draw {options.draw[0]} names a sample for the report: use it with --phase-report"
     if options.summary and not (options.update or options.update_new):
         yield "--phase-summary changes how baselines are stored: use it with --phase-update or --phase-update-new"
+    if options.reason and not options.update:
+        yield "--phase-reason states why a changed baseline is accepted: use it with --phase-update"
+    if options.accept_claims and options.strict_claims:
+        yield "--phase-accept-claims and --phase-strict-claims exclude each other: choose one"
     if against is not None and not options.models:
         yield "--phase-against: name the models to compare with it with --phase-model"
     if against in options.models:

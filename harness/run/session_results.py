@@ -13,6 +13,7 @@ from harness.storage.file_names import short_name
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.analysis.claims import Claim
     from harness.analysis.phase_reading import PhaseReading
     from harness.analysis.timing import TimingRatio
     from harness.baselines.store import Baseline
@@ -30,7 +31,8 @@ class SessionResults:
 
     `collected` holds the pairs of the selected tests, `baselines` the baselines of regression verdicts, and `weights`
     the hashes of each model's parts. `matched` holds the baselines read, `written` the baselines written and why.
-    `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured.
+    `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured. `reported` holds
+    the pairs whose claims are reported and fail no test.
     """
 
     options: Options
@@ -44,8 +46,10 @@ class SessionResults:
     written: dict[Path, str] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     unmeasured: dict[Pair, str] = field(default_factory=dict)
+    reported: set[Pair] = field(default_factory=set)
     warnings: WarningCounts = field(default_factory=WarningCounts)
     _readings: dict[Pair, PhaseReading] = field(default_factory=dict)
+    _claims: dict[Pair, dict[str, Claim]] = field(default_factory=dict)
 
     def record(self, result: Result) -> None:
         """Store a verdict, unless one on the same pair and question is stored."""
@@ -69,6 +73,7 @@ class SessionResults:
         self.baselines |= other.baselines
         self.weights |= other.weights
         self.matched |= other.matched
+        self.reported |= other.reported
         self.messages += [line for line in other.messages if line not in self.messages]
         self.unmeasured |= {**other.unmeasured, **self.unmeasured}
         self.warnings.update(other.warnings)
@@ -84,6 +89,28 @@ class SessionResults:
         if pair not in self._readings:
             self._readings[pair] = phase_reading(self.profiles[pair])
         return self._readings[pair]
+
+    def claims(self, pair: Pair) -> dict[str, Claim]:
+        """Return the verdicts on all claims of a measured pair, computed once for all tests and reports."""
+        from harness.judgement.phases import judge_claims
+
+        if pair not in self._claims:
+            self._claims[pair] = judge_claims(self.reading(pair))
+        return self._claims[pair]
+
+    def opposite_claim(self, pair: Pair, name: str) -> Claim | None:
+        """Return the claim of the --phase-against model if it fails where the pair's holds, or the reverse."""
+        other = self.options.reference_pair(pair)
+        if other is None or other not in self.profiles:
+            return None
+        claims = self.claims(pair)[name], self.claims(other)[name]
+        return claims[1] if {claim.verdict for claim in claims} == {"holds", "fails"} else None
+
+    def fails_no_test(self, pair: Pair, name: str) -> bool:
+        """Return True if a failing claim of a pair is a finding, which is reported and fails no test."""
+        if self.options.strict_claims:
+            return False
+        return pair in self.reported if self.options.against is None else self.opposite_claim(pair, name) is None
 
     def compared_pairs(self) -> dict[Pair, Pair]:
         """Return the measured pairs with the measured pairs that --phase-against compares them with."""
@@ -106,10 +133,12 @@ class SessionResults:
 
     def inconclusive_reason(self) -> str:
         """Return the reason why too many verdicts are inconclusive for the run to pass; empty if there is none."""
-        inconclusive = [result for result in self.verdicts if result.verdict == "inconclusive"]
-        if len(inconclusive) > MOST_INCONCLUSIVE * len(self.verdicts):
+        # A claim that fails no test is no evidence for or against a change.
+        judged = [result for result in self.verdicts if not result.claim or not self._is_reported(result)]
+        inconclusive = [result for result in judged if result.verdict == "inconclusive"]
+        if len(inconclusive) > MOST_INCONCLUSIVE * len(judged):
             return (
-                f"{len(inconclusive)} of {len(self.verdicts)} verdicts are inconclusive, more than a quarter: the "
+                f"{len(inconclusive)} of {len(judged)} verdicts are inconclusive, more than a quarter: the "
                 "suite is inconclusive; raise --phase-samples"
             )
         for result in inconclusive:
@@ -118,6 +147,9 @@ class SessionResults:
                 hint = "; raise --phase-samples" if self.options.against else " at the baseline's own n"
                 return f"the primary verdict of {result.pair} ({PRIMARY}) is inconclusive{hint}"
         return ""
+
+    def _is_reported(self, result: Result) -> bool:
+        return self.fails_no_test(result.pair, result.question)
 
     def problem(self) -> str:
         """Return the reason why the run fails even if its tests pass, confirmed differences first; empty if none."""

@@ -48,6 +48,15 @@ class StoredBaselines:
             self._known[pair] = self._find(pair, profile)
         return self._known[pair]
 
+    def has_baseline(self, pair: Pair) -> bool:
+        """Return True if a baseline of a pair is stored, comparable or not."""
+        from harness.baselines.stored_files import BaselineError, baseline_paths
+
+        try:
+            return bool(baseline_paths(self.options.baselines, pair.model, pair.dataset))
+        except BaselineError:
+            return False
+
     def _find(self, pair: Pair, profile: Profile) -> Baseline:
         from harness.baselines.store import (
             BaselineError,

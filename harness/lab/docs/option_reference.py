@@ -20,8 +20,8 @@ GROUPS = {
     "Models and data": ("models", "against", "datasets", "data", "samples", "seed", "controls", "download"),
     "Checkpoints": ("trust_code", "allow_unused_weights"),
     "Computation": ("device", "dtype", "batch_size", "cache", "no_cache", "process_timeout"),
-    "Baselines": ("baselines", "update", "update_new", "summary", "calibrate"),
-    "Verdicts": ("strict_evidence",),
+    "Baselines": ("baselines", "update", "update_new", "reason", "summary", "calibrate", "accept_claims"),
+    "Verdicts": ("strict_claims", "strict_evidence"),
     "Output": ("report", "draw", "json", "markdown"),
 }
 _PROGRAM = "python -m harness.lab.docs.option_reference"
