@@ -9,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from harness.data.sample import Sample
 from harness.errors import PhaseError, first_line
 from harness.measurement.arrays import reading_rows
 from harness.measurement.batch_size import AdaptiveBatchSize
+from harness.measurement.progress import Progress
 from harness.measurement.ranks import processes
 from harness.measurement.reading_cache import ReadingCache
 from harness.models.forward_errors import ForwardError
@@ -79,7 +78,7 @@ class BatchRunner:
     """Runs the samples of one measurement through its model, batch by batch."""
 
     def __init__(
-        self, vlm: Vlm, cache: ReadingCache, *, batch_size: int, hide: bool, say: Callable[[str], None]
+        self, vlm: Vlm, cache: ReadingCache, *, batch_size: int, progress: Progress, say: Callable[[str], None]
     ) -> None:
         """Begin a measurement.
 
@@ -87,16 +86,15 @@ class BatchRunner:
             vlm: the model.
             cache: the cache of readings.
             batch_size: samples per forward pass, reduced if memory runs out.
-            hide: True to hide the progress bar.
+            progress: shows the finished samples.
             say: receives a line if the batch size is reduced.
         """
-        self.vlm, self.cache, self.hide = vlm, cache, hide
-        self.adaptive_size = AdaptiveBatchSize(batch_size, vlm.name, say)
-        self.batch_size = batch_size
+        self.vlm, self.cache, self.progress = vlm, cache, progress
+        self.adaptive_size, self.batch_size = AdaptiveBatchSize(batch_size, vlm.name, say), batch_size
         # A tokenizer stores its padding state, and the prefetching thread and this one both use it.
         self._tokenizing = threading.Lock()
 
-    def read_samples(self, samples: Sequence[Sample], title: str, name: Name, read: Read) -> SampleRows:
+    def read_samples(self, samples: Sequence[Sample], title: str, name: Name, read: Read, part: str = "") -> SampleRows:
         """Return one row of readings per sample, in order; samples with refused images have none.
 
         Prompts of similar length share a batch, and the next batches are encoded while one runs. Fully cached batches
@@ -104,9 +102,10 @@ class BatchRunner:
 
         Args:
             samples: the samples to measure.
-            title: the title of the progress bar and of messages.
+            title: the title of messages.
             name: returns the cache name of a sample's readings from its index and its input hashes.
             read: observes a batch; it receives the batch and the indices of its samples.
+            part: the name of the pass for the progress, empty without a control.
 
         Raises:
             SampleError: an image is unavailable, a forward pass fails, or readings are NaN or infinite. All other
@@ -117,14 +116,13 @@ class BatchRunner:
         """
 
         def outcomes() -> list[_BatchResult]:
-            seen: dict[str, Row] = {}
-            results: list[_BatchResult] = []
+            seen, results = dict[str, Row](), list[_BatchResult]()
             share = processes().share(-(-len(samples) // self.batch_size))
-            with tqdm(total=len(samples), desc=title, unit="sample", leave=False, disable=self.hide) as bar:
+            with self.progress.samples(len(samples), part) as advance:
                 for indices, batch in prefetch(self._prepared(samples, share)):
                     processes().begin_batch(f"{title}, batch {len(results) + 1} of {len(share)}")
                     results.append(self._outcome(samples, indices, batch, name, read, seen))
-                    bar.update(min(len(indices) * processes().count, len(samples) - bar.n))
+                    advance(len(indices) * processes().count)
                     if sum(len(outcome.faults) for outcome in results) >= _MOST_FAULTS:
                         break
             return results

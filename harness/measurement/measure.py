@@ -15,6 +15,7 @@ from harness.measurement.arrays import cosines_between_samples, curve_arrays, me
 from harness.measurement.batches import BatchRunner, SampleError
 from harness.measurement.drawn_samples import FirstSamples, collect_drawings, measure_first_samples
 from harness.measurement.plan import MeasureError, Plan, plan_measurement
+from harness.measurement.progress import Progress
 from harness.measurement.rank_settings import measurement_settings
 from harness.measurement.ranks import ProcessError, processes
 from harness.measurement.reading_cache import ReadingCache
@@ -72,7 +73,7 @@ def measure(
     draw: Collection[str] = (),
     cache: Path | None = None,
     source: Source | None = None,
-    progress: bool | None = None,
+    progress: bool | Progress | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Profile:
     """Return the profile of a model on a dataset, from one forward pass per batch; each control costs one more.
@@ -94,7 +95,7 @@ def measure(
         draw: ids of samples to record in full besides the first two, for figures; unknown ids are ignored.
         cache: directory of cached readings, from which an interrupted run continues; None disables the cache.
         source: location of the files of a dataset on disk; None uses its environment variable.
-        progress: True to show a progress bar; None shows one in a terminal.
+        progress: True to show a progress bar; None shows one in a terminal. A `Progress` counts the pairs of a run.
         say: receives lines on the cache and on excluded samples.
 
     Raises:
@@ -131,8 +132,10 @@ def measure(
     title = f"{vlm.name} on {dataset}"
     processes().require_same_settings(title, "began", lambda: measurement_settings(key, start.plan.samples, arguments))
     readings_cache = ReadingCache(cache, key, witness_row(start.readings), witness_tolerance(vlm.dtype), say)
-    hide = not (sys.stderr.isatty() if progress is None else progress)
-    runner = BatchRunner(vlm, readings_cache, batch_size=batch_size, hide=hide, say=say)
+    if not isinstance(progress, Progress):
+        bar = sys.stderr.isatty() if progress is None else progress
+        progress = Progress(str(Pair(vlm.name, dataset)), bar=bar)
+    runner = BatchRunner(vlm, readings_cache, batch_size=batch_size, progress=progress, say=say)
     with contextlib.closing(readings_cache), _report_interruption(readings_cache, title, say):
         observed = _observe(runner, start, dataset, controls, control_seed, word_order and data.paired, say)
     if readings_cache.contradicted:
@@ -174,6 +177,7 @@ def _observe(
         task = LensTask(drawn_plan.part(indices), start.block)
         return observe(vlm, batch, [drawn_plan.samples[index] for index in indices], task)
 
+    runner.progress.expect(1 + len(set(controls)) + word_order)
     results = runner.read_samples(drawn_plan.samples, str(Pair(vlm.name, dataset)), cache_name, read)
     plan = drawn_plan.without({drawn_plan.samples[index].id: reason for index, reason in results.refused.items()})
     plan.require_two(dataset)
@@ -207,7 +211,7 @@ def _control_curves(runner: BatchRunner, samples: Sequence[Sample], control: str
                 stack.enter_context(replace_features_by_noise(vlm.anatomy, image, seeds))
             return observe(vlm, batch, part, attention=False)
 
-    results = runner.read_samples(shown, f"{vlm.name}, {control}", cache_name, read)
+    results = runner.read_samples(shown, f"{vlm.name}, {control}", cache_name, read, control)
     if results.refused:
         index, reason = next(iter(results.refused.items()))
         raise SampleError(f"{vlm.name}, {control}: sample {shown[index].id}: {reason}; measure without this control")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
-from tqdm import tqdm
 
 from harness.data.sample import Sample
 from harness.measurement.batch_size import AdaptiveBatchSize
@@ -56,9 +55,11 @@ def likelihood_arrays(runner: BatchRunner, samples: Sequence[Sample], inputs: Se
     def tables() -> list[list[Array]]:
         share = processes().share(len(batches))
         results: list[list[Array]] = []
-        for number in tqdm(share, desc=title, leave=False, disable=runner.hide):
-            processes().begin_batch(f"{title}, batch {len(results) + 1} of {len(share)}")
-            results.append(_tables(runner, adaptive_size, batches[number], samples, inputs))
+        with runner.progress.samples(len(samples), "captions") as advance:
+            for number in share:
+                processes().begin_batch(f"{title}, batch {len(results) + 1} of {len(share)}")
+                results.append(_tables(runner, adaptive_size, batches[number], samples, inputs))
+                advance(-(-len(samples) // len(share)))
         return results
 
     for batch, results in zip(batches, processes().gather(title, tables), strict=True):

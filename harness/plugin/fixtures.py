@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -96,9 +96,13 @@ def _attempt(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, ge
 @contextmanager
 def _visible_progress(config: pytest.Config) -> Iterator[None]:
     """Disable the capture of output if stderr is a terminal, so that progress is visible."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
     with uncaptured(config):
         terminal = sys.stderr.isatty()
     with uncaptured(config) if terminal else nullcontext():
+        if terminal and reporter is not None:
+            # The bar would overwrite the dots.
+            start_line(reporter)
         yield
 
 
@@ -127,8 +131,15 @@ def write_line(config: pytest.Config, line: str) -> None:
     if reporter is not None:
         # Without this, pytest would show the output of a fixture only if the test fails.
         with uncaptured(config):
-            reporter.ensure_newline()
+            start_line(reporter)
             reporter.write_line(f"phase: {printable(line)}")
+
+
+def start_line(reporter: Any) -> None:
+    """End the line of the terminal if something is written in it, such as pytest's dots."""
+    reporter.ensure_newline()
+    if reporter._tw.width_of_current_line:
+        reporter.write_line("")
 
 
 def fail_without_traceback(get: Callable[[], T]) -> T:

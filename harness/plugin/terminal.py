@@ -9,10 +9,18 @@ from typing import Any
 import pytest
 
 from harness.errors import printable
-from harness.plugin.fixtures import SESSION, write_line
+from harness.measurement.progress import PeriodicLines
+from harness.plugin.fixtures import SESSION, is_worker, write_line
 from harness.plugin.outputs import session_comparisons, written_outputs
 from harness.report.layout import Line, fold, terminal_width, unbroken
 from harness.run.option_row import AS_DECLARED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Print the progress of a run without a terminal, after the session has been made."""
+    if not is_worker(config):
+        config.stash[SESSION].measured.progress_line = PeriodicLines(lambda line: write_line(config, line))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError, copy_without_traceback, printable, shorten
+from harness.measurement.progress import Progress
 from harness.measurement.ranks import Processes
 from harness.profile.pair import Pair
 from harness.run.loaded_model import LoadedModel
@@ -23,13 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class MeasuredPairs:
-    """Measures pairs with the loaded model, and stores profiles and errors in the session's results."""
+    """Measures pairs with the loaded model, and stores profiles and errors in the session's results.
+
+    `progress_line` receives the progress of a run without a terminal.
+    """
 
     options: Options
     say: Callable[[str], None]
     results: SessionResults
     loaded: LoadedModel
     processes: Processes
+    progress_line: Callable[[str], None] = lambda _: None
     _failed: dict[Pair, BaseException] = field(default_factory=dict)
     _missing: dict[Pair, str] = field(default_factory=dict)
     _references: dict[Pair, Reference] = field(default_factory=dict)
@@ -102,9 +108,19 @@ class MeasuredPairs:
             draw=self.options.draw,
             cache=None if self.options.no_cache else self.options.cache,
             source=self.options.source(pair.dataset),
-            progress=None if self.processes.first else False,
+            progress=self._progress(pair),
             say=self.say,
         )
+
+    def _progress(self, pair: Pair) -> Progress | bool:
+        """Return the progress of a pair: a bar in a terminal, otherwise lines; other processes show nothing."""
+        if not self.processes.first:
+            return False
+        pairs = [pair for pair in self.results.collected if not self.missing(pair)]
+        pairs = list(dict.fromkeys([*filter(None, map(self.options.reference_pair, pairs)), *pairs]))
+        number = len({*self.results.profiles, *self._failed}) + 1
+        bar = sys.stderr.isatty()
+        return Progress(str(pair), number=number, count=max(number, len(pairs)), bar=bar, say=self.progress_line)
 
     def _measure_first(self, other: Pair) -> None:
         """Measure a model on all datasets of the run while it is loaded; its errors are raised later, by `profile`."""
