@@ -26,29 +26,31 @@ _OVERLAID = ("inter", "intra", "attention", "recall")
 # The number of decoded tokens shown per layer, and the sign for a space at the ends of a token.
 _MOST_WORDS, _SPACE = 8, "\N{OPEN BOX}"
 
-#: The caption of each figure.
+#: The caption of each kind of figure, without a number: the page numbers its figures.
 CAPTIONS: Mapping[str, str] = {
-    "diagram": "Figure 2. The phases over the relative depth. A bracket below a band is the 99 % interval of a "
-    "boundary, numbers are layers, and a triangle above a band marks the boundary of the baseline.",
-    "recalls": "Figure 5, averaged over the datasets of each model. Share of the reference words that LogitLens "
-    "decodes at some image token; dotted: the same for another sample's words.",
-    "inter": "Figure 1. Mean cosine between image and text tokens at every residual point; the band is the middle 80 % "
-    "of the samples, the open diamond the state after the final norm, on which most published curves end. Grey spans "
-    "are the intervals of boundaries. The anisotropy-adjusted curve subtracts the similarity between different "
-    "samples, which does not depend on the image; with one instruction for all samples it is 0 at residual point 0 "
-    "by construction.",
-    "intra": "Figure 3. Mean cosine between different tokens of one group; bands are the middle 80 % of the samples.",
-    "attention": "Figure 4. Attention of the last prompt token by the norm of each token's contribution, as shares "
-    "that sum to 1.",
-    "picture": "Figure 4, one sample. For each phase, the mean share of the last token's norm-based attention on every "
-    "patch of the image. All four maps have the same scale.",
-    "tokens": "Figure 4, one sample. The share of every token of the prompt in every layer, on a logarithmic scale.",
-    "recall": "Figure 5. Share of the reference words that LogitLens decodes at some image token, and chance: the "
-    "same for another sample's words.",
-    "segments": "The number of monotone segments of the mean curve by prominence. Verdicts use the declared "
-    "prominence, the dashed vertical line.",
-    "against": "Inter-modal similarity of both models over the relative depth; dots mark the turning points.",
+    "diagram": "The phases over the relative depth. Numbers are layers, brackets below a band 99 % intervals; a "
+    "triangle above a band is the baseline's boundary. A hollow phase is not confirmed.",
+    "recalls": "Share of the reference words that LogitLens decodes at some image token, averaged over the datasets "
+    "of a model. Dotted: the words of another sample.",
+    "inter": "Mean cosine between image and text tokens. The band is the middle 80 % of the samples, the open diamond "
+    "the state after the final norm. Grey spans are the intervals of boundaries. The anisotropy-adjusted curve "
+    "subtracts the similarity between different samples, so with one instruction for all samples it starts at 0.",
+    "intra": "Mean cosine between different tokens of one group. Bands are the middle 80 % of the samples.",
+    "attention": "Attention of the last prompt token by the norm of each token's contribution, as shares that sum "
+    "to 1.",
+    "picture": "One sample: the mean share of the last token's attention on every patch, by phase. All four maps have "
+    "the same scale.",
+    "tokens": "One sample: the share of every prompt token in the last token's attention, on a logarithmic scale.",
+    "recall": "Share of the reference words that LogitLens decodes at some image token. Chance is the share of "
+    "another sample's words.",
+    "segments": "Number of monotone segments of the mean curve by prominence. Verdicts use the declared prominence, "
+    "the dashed vertical line.",
+    "against": "Inter-modal similarity of both models over the relative depth. Dots mark the turning points.",
 }
+#: The figure of the paper that a kind of figure repeats, by kind; other kinds have none.
+PAPER_FIGURES: Mapping[str, int] = {
+    "inter": 1, "diagram": 2, "intra": 3, "attention": 4, "picture": 4, "tokens": 4, "recall": 5, "recalls": 5,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,14 @@ def describe_diagram(bands: Sequence[Band]) -> str:
     """Return a description of the phase diagram."""
     return " ".join(
         f"{band.name}: phases end at layers {', '.join(f'{point.estimate:g}' for point in band.turning_points)} of "
-        f"{band.depth}."
+        f"{band.depth}.{_unconfirmed(band)}"
         for band in bands
     )
+
+
+def _unconfirmed(band: Band) -> str:
+    numbers = [phase.number for phase, confirmed in zip(PHASES, band.confirmed, strict=True) if not confirmed]
+    return f" Not confirmed: {', '.join(numbers)}." if numbers else ""
 
 
 def describe_recalls(profiles: Sequence[Profile]) -> str:

@@ -38,11 +38,15 @@ PAGE_IDS = ("main", "overview", "overview-table", "reading", "glossary", "theme-
 
 
 class PageFigure(NamedTuple):
-    """A figure on the page: a name that is unique on the page, the SVG, and the caption."""
+    """A figure on the page: a name that is unique on the page, the SVG, the caption, and its kind.
+
+    The kind is a key of `descriptions.CAPTIONS`, and of `PAPER_FIGURES` if the paper has the figure.
+    """
 
     name: str
     svg: Markup
     caption: str
+    kind: str = ""
 
 
 class SampleSection(NamedTuple):

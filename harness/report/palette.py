@@ -36,6 +36,16 @@ class Style(NamedTuple):
     label: str
 
 
+class PhaseLook(NamedTuple):
+    """Number, fill, hatch pattern, outline and text colour of a phase's band, as matplotlib takes them."""
+
+    number: str
+    fill: str
+    hatch: str
+    outline: LineStyle
+    ink: str
+
+
 class Phase(NamedTuple):
     """A phase in figures: number, name, and the tint and hatch pattern of its band."""
 
@@ -43,6 +53,12 @@ class Phase(NamedTuple):
     name: str
     tint: Colour
     hatch: str
+
+    def look(self, confirmed: bool) -> PhaseLook:
+        """Return the look of its band: filled if the phase is confirmed, else hollow with its number in brackets."""
+        if confirmed:
+            return PhaseLook(self.number, self.tint.light, self.hatch, "-", INK.light)
+        return PhaseLook(f"({self.number})", PAPER.light, "", (0, (3, 2)), FAINT.light)
 
 
 INK = Colour("ink", "#1b1f24", "#eceff3")

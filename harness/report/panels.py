@@ -138,20 +138,25 @@ def marks_by_measure(results: Iterable[Result]) -> dict[str, Mark]:
 
 
 def draw_phases(axes: Axes, reading: PhaseReading) -> None:
-    """Draw the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval."""
+    """Draw the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval.
+
+    A phase that is not confirmed is hollow, with a dashed outline and its number in brackets.
+    """
     across = axes.get_xaxis_transform()
-    for index, (phase, first, last) in enumerate(zip(PHASES, reading.phase_ends, reading.phase_ends[1:], strict=False)):
+    phases = zip(PHASES, reading.confirmed, reading.phase_ends, reading.phase_ends[1:], strict=False)
+    for index, (phase, confirmed, first, last) in enumerate(phases):
         if index % 2 == 0:
             axes.axvspan(first, last, color=SHADE.light, lw=0, zorder=-4)
+        look = phase.look(confirmed)
         band = axes.axvspan(
-            first, last, 1.01, 1.01 + _BAND, fc=phase.tint.light, ec=FAINT.light, lw=0.4, hatch=phase.hatch,
-            clip_on=False, zorder=2,
+            first, last, 1.01, 1.01 + _BAND, fc=look.fill, ec=FAINT.light, lw=0.4 if confirmed else 0.8,
+            ls=look.outline, hatch=look.hatch, clip_on=False, zorder=2,
         )  # fmt: skip
         band.set_hatch_linewidth(0.35)
         axes.text(
-            (first + last) / 2, 1.01 + _BAND / 2, phase.number, transform=across, ha="center", va="center",
-            fontsize=8, color=INK.light, clip_on=False, zorder=3, weight="bold",
-            bbox={"boxstyle": "round,pad=0.12", "fc": phase.tint.light, "ec": "none"},
+            (first + last) / 2, 1.01 + _BAND / 2, look.number, transform=across, ha="center", va="center",
+            fontsize=8, color=look.ink, clip_on=False, zorder=3, weight="bold",
+            bbox={"boxstyle": "round,pad=0.12", "fc": look.fill, "ec": "none"},
         )  # fmt: skip
     for point in reading.boundaries.turning_points:
         axes.axvline(point.estimate, color=FAINT.light, lw=0.8, ls=(0, (2, 2)), zorder=-1)

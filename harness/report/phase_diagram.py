@@ -1,4 +1,4 @@
-"""Figure 2, the phase diagram with a band over the depth for each pair; recall averaged over a model's datasets."""
+"""The phase diagram with a band over the depth for each pair; recall averaged over a model's datasets."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ _NEAR = 0.12
 
 
 class Band(NamedTuple):
-    """The band of a pair in the diagram; turning points are in layers."""
+    """The band of a pair in the diagram; turning points are in layers. Phases that are not confirmed are hollow."""
 
     name: str
     depth: int
     turning_points: tuple[BoundaryInterval, ...]
     baseline_turning_points: tuple[float, ...] = ()
     baseline_depth: int = 0
+    confirmed: tuple[bool, bool, bool, bool] = (True, True, True, True)
 
 
 def phase_diagram(bands: Sequence[Band]) -> Figure:
@@ -55,14 +56,16 @@ def phase_diagram(bands: Sequence[Band]) -> Figure:
 def _band(axes: Axes, band: Band, y: float) -> None:
     turns = [point.estimate / band.depth for point in band.turning_points]
     edges = [0.0, *turns, 1.0]
-    for phase, first, last in zip(PHASES, edges, edges[1:], strict=False):
+    for phase, confirmed, first, last in zip(PHASES, band.confirmed, edges, edges[1:], strict=False):
+        look = phase.look(confirmed)
         patch = axes.barh(
-            y, last - first, _BAND, first, fc=phase.tint.light, ec=FAINT.light, lw=0.5, hatch=phase.hatch
-        )[0]
+            y, last - first, _BAND, first, fc=look.fill, ec=FAINT.light, lw=0.5 if confirmed else 0.9, ls=look.outline,
+            hatch=look.hatch, clip_on=False,
+        )[0]  # fmt: skip
         patch.set_hatch_linewidth(0.4)
         axes.text(
-            (first + last) / 2, y, phase.number, ha="center", va="center", fontsize=8.5, weight="bold",
-            color=INK.light, zorder=4, bbox={"boxstyle": "round,pad=0.14", "fc": phase.tint.light, "ec": "none"},
+            (first + last) / 2, y, look.number, ha="center", va="center", fontsize=8.5, weight="bold",
+            color=look.ink, zorder=4, bbox={"boxstyle": "round,pad=0.14", "fc": look.fill, "ec": "none"},
         )  # fmt: skip
     axes.text(
         0.0, y + _BAND / 2 + 0.05, f"{legible(band.name)}, {band.depth} layers", fontsize=8.5, color=INK.light,

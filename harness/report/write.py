@@ -78,7 +78,7 @@ class _ReportWriter:
         recalled = [profile for profile in profiles.values() if not profile.no_recall]
         if recalled:
             draw, text = partial(recall_by_model, recalled), describe_recalls(recalled)
-            yield self._figure("recall", "by-model", draw, CAPTIONS["recalls"], text)
+            yield self._figure("recall", "by-model", draw, CAPTIONS["recalls"], text, "recalls")
         for pair, other in self._findings.compared_pairs().items():
             both = profiles[pair], profiles[other]
             names = " and ".join(short_name(profile.model) for profile in both)
@@ -88,19 +88,23 @@ class _ReportWriter:
                 partial(overlay_figure, *both),
                 f"{names} on {pair.dataset}. {CAPTIONS['against']}",
                 " ".join(describe_panel("inter", profile, phase_reading(profile)) for profile in both),
+                "against",
             )
 
     def _figure(
-        self, subject: str, kind: str, draw: Callable[[], Figure], caption: str, alternative: str
+        self, subject: str, suffix: str, draw: Callable[[], Figure], caption: str, alternative: str, kind: str = ""
     ) -> PageFigure:
-        """Draw a figure, write its files, and return it for the page; its name consists of subject and kind."""
-        name = self._names.add(subject, kind)
+        """Draw a figure, write its files, and return it for the page.
+
+        Its name consists of subject and suffix; `kind` is the suffix if it is not stated.
+        """
+        name = self._names.add(subject, suffix)
         with figure_settings():
             figure = draw()
         svg = to_svg(figure)
         write_atomically(self._directory / f"{name}.svg", svg.encode(), durable=False)
         write_atomically(self._directory / f"{name}.png", to_png(figure), durable=False)
-        return PageFigure(name, inline(svg, name, alternative), caption)
+        return PageFigure(name, inline(svg, name, alternative), caption, kind or suffix)
 
     def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> SampleSection:
         kinds = [("tokens", token_figure, describe_token_shares)]
@@ -115,7 +119,7 @@ class _ReportWriter:
 
 
 def _band(outcome: PairOutcome) -> Band:
-    band = Band(outcome.name, outcome.profile.depth, outcome.ends)
+    band = Band(outcome.name, outcome.profile.depth, outcome.ends, confirmed=outcome.reading.confirmed)
     if outcome.baseline is None:
         return band
     stored = outcome.baseline.profile

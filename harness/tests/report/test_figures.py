@@ -21,6 +21,7 @@ from harness.lab.simulation.populations import to_baseline
 from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
+from harness.report.descriptions import describe_diagram
 from harness.report.figures import PANELS, main, panel_figure, phase_figure, plot
 from harness.report.palette import curve_style
 from harness.report.panels import Mark, OverlaidCurves, marks_by_measure
@@ -143,6 +144,20 @@ def test_the_phase_diagram_has_a_band_per_pair_over_relative_depth(profile: Prof
     assert f"second, {2 * L} layers" in labels
     marks = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "v"]
     np.testing.assert_allclose(marks, [[3 / L, 6 / L, 10 / L]])
+
+
+def test_phases_that_are_not_confirmed_are_hollow(profile: Profile) -> None:
+    flat = replace_arrays(profile, inter=profile["inter"] * np.float32(0.0) + profile["inter"][:, :1])
+    reading = phase_reading(flat)
+    assert reading.confirmed == (False, False, False, False)
+    (axes,) = panel_figure(flat, "inter", reading).axes
+    assert [text.get_text() for text in axes.texts] == ["(I)", "(II)", "(III)", "(IV)"]
+    points = phase_reading(profile).boundaries.turning_points
+    band = Band("first", L, points, confirmed=(True, False, True, True))
+    (axes,) = phase_diagram([band]).axes
+    assert [not patch.get_hatch() for patch in axes.patches] == [False, True, False, False]
+    assert [patch.get_linestyle() for patch in axes.patches][1] == (0, (3, 2))
+    assert describe_diagram([band]).endswith("Not confirmed: II.")
 
 
 def test_recall_is_averaged_over_the_datasets_of_a_model(profile: Profile) -> None:
