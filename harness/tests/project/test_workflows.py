@@ -130,8 +130,8 @@ echo "$(basename "$(dirname "$(dirname "$0")")") $name $* ${cached:+with $cached
 
 
 def test_the_script_runs_the_readmes_commands_in_separate_environments(tmp_path: Path) -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Two commands\n")[1]
-    lines = section.split("```")[1].strip().splitlines()
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Install\n")[1]
+    lines = section.split("```")[1].removeprefix("console").strip().splitlines()
     expected = [shlex.split(part) for line in lines for part in line.partition("#")[0].split("&&")]
     assert [words[:2] for words in expected] == [
         ["pip", "install"],
