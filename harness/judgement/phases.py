@@ -21,6 +21,7 @@ from harness.analysis.segments import (
 from harness.analysis.turning_points import BoundaryInterval, turning_points
 from harness.profile.measures import chance_measure
 from harness.profile.profile import Profile, as_floats
+from harness.profile.recorded_profile import RecordedProfile
 from harness.storage.json_text import round_numbers
 
 # The recall measure that the claims use.
@@ -32,9 +33,13 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 def phase_reading(profile: Profile) -> PhaseReading:
     """Return the phase boundaries and confirmed segments of the inter-modal similarity over all text tokens.
 
+    A profile from a record returns the recorded ones.
+
     Raises:
         ValueError: fewer than two independent samples, or fewer than five residual points.
     """
+    if isinstance(profile, RecordedProfile) and profile.reading is not None:
+        return profile.reading
     return read_phases(
         as_floats(profile["inter"]),
         as_floats(profile["image"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.analysis.boundary_agreement import BoundaryAgreement, BoundaryShift
@@ -52,6 +52,16 @@ class Evidence:
     def samples_changed(self) -> bool:
         """True if samples changed by more than their tolerance."""
         return isinstance(self.source, Finding) and self.source.agreement.reproduced is False
+
+    @property
+    def n_needed(self) -> int | None:
+        """About how many samples would decide; None if the part is decided or no number is known."""
+        match self.source:
+            case Finding(agreement=agreement):
+                return agreement.mean.n_needed
+            case BoundaryShift() | IntervalFinding():
+                return self.source.n_needed
+        return None
 
     @property
     def change(self) -> str:
@@ -109,7 +119,7 @@ def family_result(pair: Pair, comparison: Comparison, baseline: Baseline) -> Res
         "regression",
         comparison.family.name,
         str(verdict),
-        tuple(_measures(comparison)),
+        tuple(measure_evidence(comparison.findings, comparison.not_compared)),
         changed=verdict is Verdict.DIFFERS or (baseline.requires_reproduction and (bool(inputs) or lost)),
         baseline_n=baseline.samples,
         inputs=inputs,
@@ -169,12 +179,13 @@ def format_largest_change(finding: Finding) -> str:
     return f"{words}, {float(f'{largest / noise:.3g}'):,.12g} x the noise" if noise else words
 
 
-def _measures(comparison: Comparison) -> Iterator[Evidence]:
-    for finding in comparison.findings:
+def measure_evidence(findings: Iterable[Finding], not_compared: Mapping[str, str]) -> Iterator[Evidence]:
+    """Yield the evidence on the measures of a family, then the measures that could not be compared."""
+    for finding in findings:
         mean = finding.agreement.mean
         names = finding.measure.title, finding.measure.axis.describe(finding.indices), str(finding.agreement.verdict)
         yield Evidence(*names, mean.effect, mean.interval, mean.margin, mean.n, finding, mean.paired)
-    for name, reason in comparison.not_compared.items():
+    for name, reason in not_compared.items():
         unknown = math.nan, (math.nan, math.nan), math.nan, 0
         yield Evidence(MEASURES[name].title, "", NOT_ASKED, *unknown, NotCompared(MEASURES[name], reason))
 

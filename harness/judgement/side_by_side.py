@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,31 @@ class Trace:
     def axis(self) -> Axis:
         """The axis of the positions."""
         return _TRACED[self.name].axis
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RecordedBaseline(Baseline):
+    """A baseline or another model from a record, which holds its means, and the extent of equal readings as `traces`.
+
+    `source` names its file or model.
+    """
+
+    source: Mapping[str, str] = field(default_factory=dict)
+    traces: tuple[Trace, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name in legends."""
+        return self.source.get("model", "baseline")
+
+    @property
+    def record_source(self) -> dict[str, str]:
+        """The file, or the model's name."""
+        return dict(self.source)
+
+    def describe(self) -> str:
+        """Return the file or the model, and the environment of its measurement."""
+        return f"{self.path} ({self.profile.environment})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +182,11 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
         "paired": numbers.inputs.pairing.paired,
         "inputs": numbers.inputs.changed,
         "configuration": numbers.configuration.lines(),
+        "configuration_counts": list(map(len, astuple(numbers.configuration))),
         "environment": list(numbers.environment),
         "verdicts": {name: str(verdict) for name, verdict in numbers.verdicts.items()},
         "same_until": {trace.name: asdict(trace) for trace in numbers.traces},
+        "not_traced": numbers.not_traced,
         "beyond_margin": [
             {
                 "family": finding.measure.family,
@@ -204,7 +231,12 @@ def _side_record(side: ComparedModel) -> dict[str, Any]:
 
 
 def reading_traces(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
-    """Return the extent of equal readings of each kind; empty if samples cannot be compared one by one."""
+    """Return the extent of equal readings of each kind; empty if samples cannot be compared one by one.
+
+    A baseline from a record returns the recorded ones.
+    """
+    if isinstance(baseline, RecordedBaseline):
+        return baseline.traces
     inputs = match_baseline(profile, baseline)
     if profile.depth != baseline.profile.depth or inputs.changed or irreproducible_reason(profile, baseline, inputs):
         return ()

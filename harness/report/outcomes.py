@@ -137,7 +137,11 @@ def pair_outcomes(findings: SessionResults) -> list[PairOutcome]:
     Raises:
         KnownDifferencesError: the list of known differences cannot be read.
     """
-    known = known_differences(findings.options.baselines)
+    known = (
+        findings.known_differences
+        if findings.known_differences is not None
+        else known_differences(findings.options.baselines)
+    )
     return [_outcome(findings, pair, profile, known.get(str(pair), {})) for pair, profile in findings.profiles.items()]
 
 

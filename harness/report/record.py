@@ -24,17 +24,18 @@ from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
 from harness.baselines.store import Baseline, mean_curves, shown_measures
 from harness.errors import LONGEST_TOKEN, shorten, shorten_texts
-from harness.judgement.phases import claim_record, json_number, phases_of
+from harness.judgement.phases import claim_record, json_number, phase_reading, phases_of
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result
 from harness.judgement.side_by_side import reading_traces
 from harness.measurement.word_order import Score, word_order_scores
 from harness.profile.profile import Drawing, Profile, as_floats
 from harness.report.against import ModelComparison
+from harness.report.outcomes import pair_outcomes
 from harness.run.session_results import SessionResults
 from harness.storage.json_text import round_numbers
 
-RECORD_SCHEMA = 4
+RECORD_SCHEMA = 5
 #: Quantiles of the band around a curve: the middle 80 % of the samples.
 BAND = (0.1, 0.9)
 # The directories of an absolute path, without its last part.
@@ -48,9 +49,11 @@ def run_record(findings: SessionResults, compared: Sequence[ModelComparison] = (
         "schema": RECORD_SCHEMA,
         "harness": version("vlm-phase-harness"),
         "seed": findings.options.seed,
+        "order": list(map(str, findings.profiles)),
         "pairs": {
-            str(pair): pair_record(profile, findings.baselines.get(pair), findings.reading(pair))
-            for pair, profile in findings.profiles.items()
+            str(outcome.pair): pair_record(outcome.profile, outcome.baseline, outcome.reading)
+            | {"known": {name: outcome.known[name] for name in outcome.claims if name in outcome.known}}
+            for outcome in pair_outcomes(findings)
         },
         "not_measured": {
             str(pair): without_directories(reason) for pair, reason in findings.unmeasured_reasons().items()
@@ -61,6 +64,7 @@ def run_record(findings: SessionResults, compared: Sequence[ModelComparison] = (
                 "kind": result.kind,
                 "question": result.question,
                 "verdict": result.verdict,
+                "changed": result.changed,
                 "numbers": verdict_numbers(result),
             }
             for result in sorted(findings.verdicts, key=lambda result: (str(result.pair), result.kind, result.question))
@@ -115,6 +119,7 @@ def _numbers(part: Evidence) -> dict[str, Any]:
         "interval": [json_number(end) for end in part.interval],
         "margin": json_number(part.margin),
         "n": part.n,
+        "needed": part.n_needed,
     } | ({} if part.paired is None else {"paired": part.paired})
 
 
@@ -172,10 +177,20 @@ def pair_record(
         "winoground": {name: _score(score) for name, score in word_order_scores(profile).items()},
         "declared": dict(profile.declared),
         "samples": list(profile.sample_ids),
-        "phases": phases_of(profile, reading),
+        "phases": phases_of(profile, reading := reading or phase_reading(profile)),
+        "reading": _reading(reading),
         **mean_curves(profile),
         "bands": bands(profile),
         "baseline": None if baseline is None else baseline_record(profile, baseline),
+    }
+
+
+def _reading(reading: PhaseReading) -> dict[str, Any]:
+    return {
+        "mean": round_numbers(reading.summary.mean),
+        "n": reading.summary.n,
+        "at_most": reading.any_segments.at_most,
+        "confirmed": list(reading.confirmed),
     }
 
 
@@ -203,6 +218,7 @@ def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
         "depth": stored.depth,
         "environment": asdict(stored.environment),
         "weights": stored.weights,
+        "configuration": dict(stored.configuration),
         "changes": profile.changes(stored),
         "main_changes": profile.main_changes(stored),
         "means": means,

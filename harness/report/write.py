@@ -127,15 +127,26 @@ def _band(outcome: PairOutcome) -> Band:
     return band._replace(baseline_turning_points=tuple(point.estimate for point in before), baseline_depth=stored.depth)
 
 
-def write_report(findings: SessionResults, comparisons: Sequence[ModelComparison], directory: Path) -> Path:
+def write_report(
+    findings: SessionResults,
+    comparisons: Sequence[ModelComparison],
+    directory: Path,
+    record: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the report of a run to a directory, which is created, and return the path of the page.
 
     `index.html` is self-contained. `phase.json` contains its numbers, `figures/` its figures.
 
+    Args:
+        findings: the results of the run.
+        comparisons: the comparisons of models.
+        directory: where to write.
+        record: the numbers; None computes them from the results.
+
     Raises:
         OSError: the directory is not writable. Files that were written are complete, and an earlier page is unchanged.
     """
-    record = report_record(findings, comparisons)
+    record = report_record(findings, comparisons) if record is None else record
     write_atomically(directory / "phase.json", dump(record), durable=False)
     report = _ReportWriter(findings, record, directory / "figures")
     outcomes = pair_outcomes(findings)

@@ -11,6 +11,7 @@ from harness.run.warning_counts import WarningCounts
 from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from harness.analysis.claims import Claim
@@ -32,7 +33,8 @@ class SessionResults:
     `collected` holds the pairs of the selected tests, `baselines` the baselines of regression verdicts, and `weights`
     the hashes of each model's parts. `matched` holds the baselines read, `written` the baselines written and why.
     `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured. `reported` holds
-    the pairs whose claims are reported and fail no test.
+    the pairs whose claims are reported and fail no test. `known_differences` holds the reasons for expected failures by
+    pair and claim; None reads them from the baselines' directory.
     """
 
     options: Options
@@ -48,6 +50,7 @@ class SessionResults:
     unmeasured: dict[Pair, str] = field(default_factory=dict)
     reported: set[Pair] = field(default_factory=set)
     warnings: WarningCounts = field(default_factory=WarningCounts)
+    known_differences: Mapping[str, Mapping[str, str]] | None = None
     _readings: dict[Pair, PhaseReading] = field(default_factory=dict)
     _claims: dict[Pair, dict[str, Claim]] = field(default_factory=dict)
 

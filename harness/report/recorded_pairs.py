@@ -1,0 +1,183 @@
+"""Profile, phases, baseline and shown samples of a pair from its entry in a record."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from harness.analysis.curves import CurveSummary, FloatArray
+from harness.analysis.phase_reading import PhaseReading
+from harness.analysis.segments import BoundedRises, ConfirmedSegments, Rises, Segment
+from harness.analysis.turning_points import Boundaries, BoundaryInterval
+from harness.judgement.side_by_side import RecordedBaseline, Trace
+from harness.profile.environment import Environment
+from harness.profile.measures import KINDS
+from harness.profile.profile import Array, Drawing, Profile
+from harness.profile.recorded_profile import RecordedProfile, equal_rows, rows_with_band
+from harness.report.recorded_verdicts import number
+
+_GROUPS = ("image", "instruction", "other")
+_BOUNDARIES = ("turning_points", "half_heights")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedReading(PhaseReading):
+    """A reading from a record, which states which phases are `confirmed` instead of the rises that decide it."""
+
+    recorded: tuple[bool, bool, bool, bool] = (False, False, False, False)
+
+    @property
+    def confirmed(self) -> tuple[bool, bool, bool, bool]:
+        """True for each phase whose change of the mean inter-modal curve is confirmed, in the order I to IV."""
+        return self.recorded
+
+
+def _reading(
+    mean: FloatArray,
+    turns: Boundaries,
+    segments: ConfirmedSegments,
+    confirmed: tuple[bool, bool, bool, bool] = (False, False, False, False),
+) -> RecordedReading:
+    n = turns.n
+    summary = CurveSummary(mean, np.zeros((len(mean), len(mean))), n)
+    return RecordedReading(
+        rows={},
+        summary=summary,
+        boundaries=turns,
+        rises=BoundedRises(Rises.from_summary(summary), math.nan, n),
+        any_segments=segments,
+        rising_segments=segments,
+        alpha=1.0 - turns.level,
+        control_differences={},
+        recall_chance_difference=None,
+        recorded=confirmed,
+    )
+
+
+def recorded_profile(entry: Mapping[str, Any]) -> RecordedProfile:
+    """Return the profile of a pair with its phases.
+
+    Args:
+        entry: the pair's entry in `pairs` of a record.
+
+    Raises:
+        KeyError, TypeError, ValueError, OSError: the entry is damaged.
+    """
+    phases, reading = entry["phases"], entry["reading"]
+    mean, n = np.array(reading["mean"], dtype=np.float64), int(reading["n"])
+    chain = tuple(
+        Segment(int(first), int(last), 1 if direction == "up" else -1, *[float(mean[last] - mean[first])] * 3)
+        for first, last, direction in phases["confirmed_segments"]
+    )
+    segments = ConfirmedSegments(
+        int(phases["confirmed_segment_count"]),
+        int(reading["at_most"]),
+        chain[0].direction if chain else 0,
+        chain,
+        float(phases["prominence"]),
+        n,
+    )
+    ends = [tuple(BoundaryInterval(*map(number, point)) for point in phases[kind]) for kind in _BOUNDARIES]
+    one, two, three, four = map(bool, reading["confirmed"])
+    means, bands = entry["means"], entry["bands"]
+    return RecordedProfile(
+        model=str(entry["model"]),
+        dataset=str(entry["dataset"]),
+        sample_ids=tuple(map(str, entry["samples"])),
+        clusters=tuple(map(str, entry["samples"])),
+        token_hashes=(),
+        pixel_hashes=(),
+        arrays={name: _rows(values, bands.get(name)) for name, values in means.items()},
+        declared=entry["declared"],
+        environment=Environment(**entry["environment"]),
+        weights=str(entry["weights"]),
+        drawings=tuple(map(_drawing, entry.get("drawn", ()))),
+        controls={
+            control: {name: equal_rows(np.array(values, dtype=np.float64)) for name, values in curves.items()}
+            for control, curves in entry["controls"].items()
+        },
+        revision=str(entry["revision"]),
+        left_out=entry["left_out"],
+        configuration=entry["configuration"],
+        reading=_reading(
+            mean, Boundaries(1, ends[0], ends[1], float(phases["level"]), n), segments, (one, two, three, four)
+        ),
+    )
+
+
+def recorded_baseline(entry: Mapping[str, Any], measured: Profile) -> RecordedBaseline:
+    """Return the baseline of a pair; its profile has the recorded means and turning points.
+
+    Args:
+        entry: `baseline` in the pair's entry.
+        measured: the profile of the pair.
+
+    Raises:
+        KeyError, TypeError, ValueError: the entry is damaged.
+    """
+    means, n = {name: np.array(values, dtype=np.float64) for name, values in entry["means"].items()}, int(entry["n"])
+    turns = tuple(BoundaryInterval(*[float(layer)] * 3) for layer in entry["turning_points"])
+    source = {name: str(entry[name]) for name in ("file", "model") if name in entry}
+    no_segments = ConfirmedSegments(0, 0, 0, (), 0.0, n)
+    profile = RecordedProfile(
+        model=source.get("model", measured.model),
+        dataset=measured.dataset,
+        sample_ids=tuple(f"sample {row}" for row in range(n)),
+        clusters=(),
+        token_hashes=(),
+        pixel_hashes=(),
+        arrays={name: equal_rows(mean) for name, mean in means.items()},
+        # A baseline is only compared if it declares the same choices.
+        declared={name: value for name, value in measured.declared.items() if name != "recall_left_out"}
+        | ({} if "recall_5" in means else {"recall_left_out": "it was not measured"}),
+        environment=Environment(**entry["environment"]),
+        weights=str(entry["weights"]),
+        configuration=entry["configuration"],
+        reading=_reading(means["inter"], Boundaries(1, turns, (), 0.0, n), no_segments),
+    )
+    return RecordedBaseline(
+        path=Path(source.get("file", "")),
+        profile=profile,
+        margins={},
+        timing={},
+        source=source,
+        traces=recorded_traces(entry["same_until"]),
+    )
+
+
+def recorded_traces(entries: Mapping[str, Any]) -> tuple[Trace, ...]:
+    """Return the extents of equal readings, in the order in which they are computed."""
+    return tuple(Trace(**entries[kind.title]) for kind in KINDS if kind.title in entries)
+
+
+def _rows(mean: Any, band: Mapping[str, Any] | None) -> Array:
+    if band is None:
+        return equal_rows(np.array(mean, dtype=np.float64))
+    return rows_with_band(*(np.array(curve, dtype=np.float64) for curve in (mean, band["low"], band["high"])))
+
+
+def _drawing(entry: Mapping[str, Any]) -> Drawing:
+    with Image.open(io.BytesIO(base64.b64decode(entry["picture"], validate=True)), formats=("PNG",)) as picture:
+        image = np.asarray(picture.convert("RGB"))
+    rows, columns = entry["grid"] or (0, 0)
+    return Drawing(
+        sample_id=str(entry["sample_id"]),
+        instruction=str(entry["instruction"]),
+        captions=tuple(map(str, entry["captions"])),
+        norm_rows=np.array(entry["norm_rows"], dtype=np.float64),
+        groups={name: np.array(entry["groups"][name], dtype=np.bool_) for name in _GROUPS if name in entry["groups"]},
+        image_tokens=tuple(tuple(map(str, point)) for point in entry["image_tokens"]),
+        last_token=tuple(tuple(map(str, point)) for point in entry["last_token"]),
+        tokens=tuple(map(str, entry["tokens"])),
+        image=image,
+        grid=None if entry["grid"] is None else (int(rows), int(columns)),
+        no_grid_reason=str(entry["no_grid"]),
+    )
