@@ -10,6 +10,7 @@ from typing import Any
 from harness.analysis.claims import CLAIMS, Claim
 from harness.analysis.curves import FloatArray, summarise
 from harness.analysis.phase_reading import PhaseReading, read_phases
+from harness.analysis.recorded_reading import RecordedReading
 from harness.analysis.segments import (
     BoundedRises,
     ConfirmedSegments,
@@ -68,7 +69,9 @@ def relative_depth(point: BoundaryInterval, depth: int) -> BoundaryInterval:
 
 
 def judge_claims(reading: PhaseReading) -> dict[str, Claim]:
-    """Judge all claims of the paper, and return them by name."""
+    """Judge all claims of the paper, and return them by name; a reading from a record has them."""
+    if isinstance(reading, RecordedReading):
+        return {name: reading.claims[name] for name in CLAIMS if name in reading.claims}
     return {name: judge(reading) for name, judge in CLAIMS.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -97,6 +97,15 @@ class RecordedBaseline(Baseline):
     def describe(self) -> str:
         """Return the file or the model, and the environment of its measurement."""
         return f"{self.path} ({self.profile.environment})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RecordedReference(RecordedBaseline):
+    """Another model of the same run, from a record."""
+
+    by_id: ClassVar[bool] = True
+    requires_reproduction: ClassVar[bool] = False
+    same_run: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,10 +49,14 @@ def run_record(findings: SessionResults, compared: Sequence[ModelComparison] = (
         "schema": RECORD_SCHEMA,
         "harness": version("vlm-phase-harness"),
         "seed": findings.options.seed,
+        "strict_claims": findings.options.strict_claims,
         "order": list(map(str, findings.profiles)),
         "pairs": {
             str(outcome.pair): pair_record(outcome.profile, outcome.baseline, outcome.reading)
-            | {"known": {name: outcome.known[name] for name in outcome.claims if name in outcome.known}}
+            | {
+                "known": {name: outcome.known[name] for name in outcome.claims if name in outcome.known},
+                "reported": outcome.pair in findings.reported,
+            }
             for outcome in pair_outcomes(findings)
         },
         "not_measured": {

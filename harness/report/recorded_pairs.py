@@ -4,62 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from harness.analysis.curves import CurveSummary, FloatArray
-from harness.analysis.phase_reading import PhaseReading
-from harness.analysis.segments import BoundedRises, ConfirmedSegments, Rises, Segment
+from harness.analysis.recorded_reading import recorded_reading
+from harness.analysis.segments import ConfirmedSegments, Segment
 from harness.analysis.turning_points import Boundaries, BoundaryInterval
-from harness.judgement.side_by_side import RecordedBaseline, Trace
+from harness.judgement.side_by_side import RecordedBaseline, RecordedReference, Trace
 from harness.profile.environment import Environment
 from harness.profile.measures import KINDS
 from harness.profile.profile import Array, Drawing, Profile
 from harness.profile.recorded_profile import RecordedProfile, equal_rows, rows_with_band
-from harness.report.recorded_verdicts import number
+from harness.report.recorded_verdicts import number, recorded_claim
 
 _GROUPS = ("image", "instruction", "other")
 _BOUNDARIES = ("turning_points", "half_heights")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RecordedReading(PhaseReading):
-    """A reading from a record, which states which phases are `confirmed` instead of the rises that decide it."""
-
-    recorded: tuple[bool, bool, bool, bool] = (False, False, False, False)
-
-    @property
-    def confirmed(self) -> tuple[bool, bool, bool, bool]:
-        """True for each phase whose change of the mean inter-modal curve is confirmed, in the order I to IV."""
-        return self.recorded
-
-
-def _reading(
-    mean: FloatArray,
-    turns: Boundaries,
-    segments: ConfirmedSegments,
-    confirmed: tuple[bool, bool, bool, bool] = (False, False, False, False),
-) -> RecordedReading:
-    n = turns.n
-    summary = CurveSummary(mean, np.zeros((len(mean), len(mean))), n)
-    return RecordedReading(
-        rows={},
-        summary=summary,
-        boundaries=turns,
-        rises=BoundedRises(Rises.from_summary(summary), math.nan, n),
-        any_segments=segments,
-        rising_segments=segments,
-        alpha=1.0 - turns.level,
-        control_differences={},
-        recall_chance_difference=None,
-        recorded=confirmed,
-    )
 
 
 def recorded_profile(entry: Mapping[str, Any]) -> RecordedProfile:
@@ -107,8 +70,12 @@ def recorded_profile(entry: Mapping[str, Any]) -> RecordedProfile:
         revision=str(entry["revision"]),
         left_out=entry["left_out"],
         configuration=entry["configuration"],
-        reading=_reading(
-            mean, Boundaries(1, ends[0], ends[1], float(phases["level"]), n), segments, (one, two, three, four)
+        reading=recorded_reading(
+            mean,
+            Boundaries(1, ends[0], ends[1], float(phases["level"]), n),
+            segments,
+            (one, two, three, four),
+            {name: recorded_claim(name, claim) for name, claim in phases["claims"].items()},
         ),
     )
 
@@ -141,9 +108,9 @@ def recorded_baseline(entry: Mapping[str, Any], measured: Profile) -> RecordedBa
         environment=Environment(**entry["environment"]),
         weights=str(entry["weights"]),
         configuration=entry["configuration"],
-        reading=_reading(means["inter"], Boundaries(1, turns, (), 0.0, n), no_segments),
+        reading=recorded_reading(means["inter"], Boundaries(1, turns, (), 0.0, n), no_segments),
     )
-    return RecordedBaseline(
+    return (RecordedReference if "model" in source else RecordedBaseline)(
         path=Path(source.get("file", "")),
         profile=profile,
         margins={},

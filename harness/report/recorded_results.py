@@ -91,8 +91,9 @@ def recorded_results(content: Mapping[str, Any]) -> SessionResults:
     pairs = {name: Pair(entry["model"], entry["dataset"]) for name, entry in entries.items()}
     against = [comparison["against"] for comparison in content.get("against", ())]
     results = SessionResults(
-        _options(int(content["seed"]), against[0] if against else None),
+        _options(int(content["seed"]), against[0] if against else None, strict_claims=content["strict_claims"]),
         collected=tuple(pairs.values()),
+        reported={pairs[name] for name, entry in entries.items() if entry.get("reported")},
         known_differences={name: entry.get("known", {}) for name, entry in entries.items()},
     )
     for name, entry in entries.items():
@@ -106,10 +107,10 @@ def recorded_results(content: Mapping[str, Any]) -> SessionResults:
     return results
 
 
-def _options(seed: int, against: str | None) -> Options:
-    """Return options with the seed and the model to compare with; no report shows the others."""
+def _options(seed: int, against: str | None, *, strict_claims: bool) -> Options:
+    """Return options with the values that reports depend on."""
     values: dict[str, Any] = dict.fromkeys((field.name for field in fields(Options)), None)
-    values |= {"models": (), "datasets": (), "data": {}, "draw": (), "seed": seed}
+    values |= {"models": (), "datasets": (), "data": {}, "draw": (), "seed": seed, "strict_claims": strict_claims}
     if against is not None:
         values["against"] = ModelEntry(against, "a model of the record", "", ())
     return Options(**values)

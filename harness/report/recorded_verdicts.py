@@ -28,7 +28,7 @@ def recorded_result(pair: Pair, entry: Mapping[str, Any]) -> Result:
     """
     question, numbers = str(entry["question"]), entry["numbers"]
     if question in CLAIMS:
-        return claim_result(pair, _claim(question, numbers))
+        return claim_result(pair, recorded_claim(question, numbers))
     verdict, changed = Verdict(entry["verdict"]), bool(entry["changed"])
     if question == "boundaries":
         shifts = tuple(_shift(title, shift) for title, shift in sorted(numbers.items(), key=_boundary_order))
@@ -86,18 +86,8 @@ def recorded_finding(measure: Measure, numbers: Mapping[str, Any]) -> Finding:
     )
 
 
-def number(value: float | None) -> float:
-    """Return a number of a record; null is NaN."""
-    return math.nan if value is None else float(value)
-
-
-def interval(ends: Sequence[float | None]) -> tuple[float, float]:
-    """Return an interval of a record."""
-    low, high = map(number, ends)
-    return low, high
-
-
-def _claim(name: str, numbers: Mapping[str, Any]) -> Claim:
+def recorded_claim(name: str, numbers: Mapping[str, Any]) -> Claim:
+    """Return a claim, the inverse of `phases.claim_record`."""
     parts = tuple(
         ClaimPart(
             name=str(part["name"]),
@@ -135,6 +125,17 @@ def _claim(name: str, numbers: Mapping[str, Any]) -> Claim:
         for control, curve in numbers["curve_differences"].items()
     )
     return Claim(name, parts, curves)
+
+
+def number(value: float | None) -> float:
+    """Return a number of a record; null is NaN."""
+    return math.nan if value is None else float(value)
+
+
+def interval(ends: Sequence[float | None]) -> tuple[float, float]:
+    """Return an interval of a record."""
+    low, high = map(number, ends)
+    return low, high
 
 
 def _shift(title: str, numbers: Mapping[str, Any]) -> BoundaryShift:
