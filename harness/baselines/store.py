@@ -13,12 +13,12 @@ import numpy as np
 
 from harness.analysis.calibration import Calibration
 from harness.analysis.margins import noise_refusal
+from harness.baselines.history import HISTORY, HistoryEntry, read_history
 from harness.baselines.margin_table import margin_table, margin_values
 from harness.baselines.stored_arrays import Form, pack_samples, pack_summary, stored_form, unpack_profile
 from harness.baselines.stored_files import (
     SCHEMA,
     baseline_paths,
-    change_json,
     locked_for_writing,
     model_directory,
     read_files,
@@ -57,7 +57,7 @@ class Baseline:
     `margins` holds one equivalence margin per measure. `calibration` holds the effect of other environments on the same
     samples; it is empty if not measured. `timing` holds the ratio of hooked to plain inference per device, dtype and
     attention. `summarised_samples` is the number of samples if only a summary is stored, else None. The profile of a
-    summary has artificial rows with the summary's moments.
+    summary has artificial rows with the summary's moments. `history` holds the accepted changes, newest last.
 
     Samples are paired by id and inputs, or by id alone if `by_id` is True. `requires_reproduction` is True if each
     sample must be reproduced. `same_run` is True if both were measured in the same run.
@@ -73,6 +73,7 @@ class Baseline:
     timing: Mapping[str, float]
     calibration: Calibration = field(default_factory=Calibration)
     summarised_samples: int | None = None
+    history: tuple[HistoryEntry, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Baseline {self.path}>"
@@ -146,6 +147,7 @@ def read_baseline(path: Path) -> Baseline:
             timing={name: float(ratio) for name, ratio in content["timing"].items()},
             calibration=Calibration.from_record(content.get("calibration", {})),
             summarised_samples=int(content["samples"]) if stored_form(content) is Form.SUMMARY else None,
+            history=read_history(content),
         )
     # numpy raises the last two for a header with too large sizes, or for no header.
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile, MemoryError, TokenError) as error:
@@ -163,6 +165,7 @@ def write_baseline(
     summary: bool = False,
     previous: Baseline | None = None,
     first: bool = False,
+    accepted: HistoryEntry | None = None,
 ) -> Path:
     """Store a profile as the baseline of its pair and environment, both files or neither; return the JSON's path.
 
@@ -179,6 +182,7 @@ def write_baseline(
             any sample. A pair whose baseline has this form keeps it, so that an update never publishes samples.
         previous: a baseline whose file provides further ratios and, if the weights are the same, the calibration.
         first: True to write only if the pair has no baseline.
+        accepted: the accepted change, which extends the history of the replaced file.
 
     Raises:
         BaselineExistsError: `first` is True and another run has recorded a baseline.
@@ -193,7 +197,8 @@ def write_baseline(
         )
     with locked_for_writing(model_directory(root, profile.model)) as is_locked:
         path = _path_for(root, profile)
-        stored = [read_json(other) for other in baseline_paths(root, profile.model, profile.dataset)]
+        stored = {other: read_json(other) for other in baseline_paths(root, profile.model, profile.dataset)}
+        history = [*stored.get(path, {}).get(HISTORY, ()), *([accepted.record()] if accepted else ())]
         if stored and first:
             raise BaselineExistsError(f"another run has recorded a baseline of {profile.pair} in {root}")
         if previous is not None:
@@ -204,7 +209,7 @@ def write_baseline(
         calibration = calibration or Calibration()
         if noise := noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter")):
             raise BaselineError(f"no baseline of {profile.pair} was written: {noise}")
-        summary = summary or any(content.get("form") == Form.SUMMARY for content in stored)
+        summary = summary or any(content.get("form") == Form.SUMMARY for content in stored.values())
         arrays = pack_summary(profile) if summary else pack_samples(profile)
         content = _shown(profile) | {
             "schema": SCHEMA,
@@ -219,6 +224,7 @@ def write_baseline(
             "power": {} if summary else power or {},
             "phases": phases,
             "timing": {name: round_numbers(ratio) for name, ratio in timing.items()},
+            **({HISTORY: history} if history else {}),
         }
         write_files(path, content, arrays)
         if is_locked:
@@ -226,26 +232,14 @@ def write_baseline(
     return path
 
 
-def write_configuration(baseline: Baseline, profile: Profile) -> Baseline:
-    """Replace the stored configuration by that of a profile with the same numbers; return the new baseline.
+def is_summary_of(baseline: Baseline, profile: Profile, *, numbers_only: bool = False) -> bool:
+    """Return True if the profile's summary equals the stored one, to the six digits of the JSON.
 
-    Raises:
-        BaselineError: the file is not writable; it is unchanged.
-        LockedError: another run is writing to the directory.
+    With `numbers_only` the environment, the weights and the revision may differ.
     """
-    change_json(baseline.path, lambda content: content.update(configuration=profile.configuration))
-    return read_baseline(baseline.path)
-
-
-def write_timing(baseline: Baseline, key: str, ratio: float) -> None:
-    """Store the hooked/plain ratio of a device, dtype and attention; raises as `write_configuration`."""
-    change_json(baseline.path, lambda content: content["timing"].update({key: round_numbers(ratio)}))
-
-
-def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
-    """Return True if the profile's summary equals the stored one, to the six digits of the JSON."""
-    content = read_json(baseline.path)
-    return all(content.get(name) == value for name, value in _shown(profile).items())
+    content, shown = read_json(baseline.path), _shown(profile)
+    names = ("samples", *mean_curves(profile)) if numbers_only else shown
+    return all(content.get(name) == shown[name] for name in names)
 
 
 def shown_measures(profile: Profile) -> tuple[str, ...]:

@@ -112,9 +112,10 @@ def baseline_comparison_lines(profile: Profile, baseline: Baseline) -> list[str]
         changes += "; the baseline stores no configuration to compare"
     if baseline.by_id:
         return [f"  between the two models: {changes}", f"  compared with {baseline.describe()}"]
-    command = "the same command with --phase-update"
+    accepting = "--phase-update --phase-reason TEXT"
+    command = f"the same command with {accepting}"
     if profile.model in MODELS:
-        command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update"
+        command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} {accepting}"
     # Users copy the command, so it is never folded.
     return [
         f"  since the baseline: {changes}",

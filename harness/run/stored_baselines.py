@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.datasets import DATASETS
+from harness.interface import measure_command, option_text
 from harness.measurement.ranks import Processes
 from harness.models.registry import MODELS
 from harness.profile.pair import Pair
@@ -19,6 +20,7 @@ from harness.storage.file_names import file_name
 if TYPE_CHECKING:
     from harness.analysis.calibration import Calibration
     from harness.analysis.timing import TimingRatio
+    from harness.baselines.history import HistoryEntry
     from harness.baselines.store import Baseline
     from harness.profile.profile import Profile
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 class StoredBaselines:
     """Finds and writes the baselines of pairs; `matched` holds the files found, `written` the files written and why.
 
+    `recorded` holds the pairs with a new or changed baseline.
     Of several processes only the first reads and writes files; it sends the baselines to the others.
     """
 
@@ -36,6 +39,7 @@ class StoredBaselines:
     processes: Processes
     matched: set[Path] = field(default_factory=set)
     written: dict[Path, str] = field(default_factory=dict)
+    recorded: set[Pair] = field(default_factory=set)
     _known: dict[Pair, Baseline] = field(default_factory=dict)
 
     def baseline(self, pair: Pair, profile: Profile) -> Baseline:
@@ -57,14 +61,22 @@ class StoredBaselines:
         except BaselineError:
             return False
 
+    def will_replace(self, pair: Pair, profile: Profile) -> bool:
+        """Return True if --phase-update with a reason replaces, or has replaced, the stored numbers of a pair."""
+        from harness.baselines.store import BaselineError, find_baseline
+
+        if not (self.options.update and self.options.reason) or pair in self._known:
+            return pair in self.recorded
+        root = self.options.baselines
+        try:
+            stored = self.processes.run_on_first(f"the baseline of {pair}", lambda: find_baseline(root, profile))
+        except BaselineError:
+            return True
+        return self._changed(profile, stored, numbers_only=True)
+
     def _find(self, pair: Pair, profile: Profile) -> Baseline:
-        from harness.baselines.store import (
-            BaselineError,
-            BaselineExistsError,
-            MissingBaselineError,
-            find_baseline,
-            write_configuration,
-        )
+        from harness.baselines.field_changes import write_configuration
+        from harness.baselines.store import BaselineError, BaselineExistsError, MissingBaselineError, find_baseline
         from harness.baselines.stored_files import remove_leftovers
 
         root = self.options.baselines
@@ -79,8 +91,9 @@ class StoredBaselines:
                 ) from None
             if not (self.options.update or missing):
                 raise
+            accepted = None if missing else self._accepted(profile, str(error), "other declared choices")
             try:
-                return self._write(profile, "new" if missing else "changed", None)
+                return self._write(profile, "new" if missing else "changed", None, accepted)
             except BaselineExistsError:
                 return self._find(pair, profile)
         depths = (stored.profile.depth, profile.depth)
@@ -98,7 +111,8 @@ class StoredBaselines:
                 "with --phase-update and --phase-calibrate together"
             )
         if self.options.calibrate or (changed and self.options.update):
-            return self._write(profile, "changed" if changed else "calibrated", stored)
+            accepted = self._accepted_numbers(profile, stored) if changed else None
+            return self._write(profile, "changed" if changed else "calibrated", stored, accepted)
         if self.options.update and dict(stored.profile.configuration) != dict(profile.configuration):
             # The numbers are the same, so only the configuration is written.
             self.written[stored.path] = "changed"
@@ -116,7 +130,7 @@ class StoredBaselines:
         outside of the measured interval by more than the factor that fails a timing test.
         """
         from harness.analysis.timing import SLOWDOWN_FACTOR
-        from harness.baselines.store import write_timing
+        from harness.baselines.field_changes import write_timing
 
         baseline, here = self.baseline(pair, profile), profile.environment
         key = f"{here.device_name}, {here.dtype}, {here.attention}"
@@ -133,14 +147,15 @@ class StoredBaselines:
         self.written.setdefault(baseline.path, "changed")
         return timing.ratio
 
-    def _changed(self, profile: Profile, stored: Baseline) -> bool:
+    def _changed(self, profile: Profile, stored: Baseline, *, numbers_only: bool = False) -> bool:
+        """Return True if an update would write other numbers, or another environment, other weights or another form."""
         import numpy as np
 
         from harness.baselines.store import is_summary_of
 
         if stored.summarised_samples is not None:
-            return not is_summary_of(stored, profile)
-        if self.options.summary and self.options.update:
+            return not is_summary_of(stored, profile, numbers_only=numbers_only)
+        if self.options.summary and self.options.update and not numbers_only:
             return True
 
         def same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -148,14 +163,43 @@ class StoredBaselines:
                 np.array_equal(first[name], second[name], equal_nan=True) for name in first
             )
 
-        facts, baseline = attrgetter("sample_ids", "environment", "weights"), stored.profile
+        named = ("sample_ids",) if numbers_only else ("sample_ids", "environment", "weights")
+        facts, baseline = attrgetter(*named), stored.profile
         return not (
             facts(profile) == facts(baseline)
             and same(profile.arrays, baseline.arrays)
             and all(same(curves, baseline.controls.get(control, {})) for control, curves in profile.controls.items())
         )
 
-    def _write(self, profile: Profile, how: str, previous: Baseline | None) -> Baseline:
+    def _accepted_numbers(self, profile: Profile, stored: Baseline) -> HistoryEntry | None:
+        """Return the history's entry if other numbers replace those of a file; raises as `_accepted`."""
+        from harness.judgement.largest_change import largest_change
+
+        kind = attrgetter("device", "dtype")
+        beside = kind(profile.environment) != kind(stored.profile.environment)
+        if beside or not self._changed(profile, stored, numbers_only=True):
+            return None
+        change = largest_change(profile, stored)
+        return self._accepted(profile, f"{stored.path} differs from this run ({change})", change)
+
+    def _accepted(self, profile: Profile, problem: str, change: str) -> HistoryEntry:
+        """Return the history's entry of a changed baseline.
+
+        Raises:
+            BaselineError: the user gave no reason.
+        """
+        from harness.baselines.history import accepted_today
+        from harness.baselines.stored_files import BaselineError
+
+        if not self.options.reason:
+            given = option_text("update", "True"), option_text("reason", "TEXT")
+            command = measure_command(self.options.model_argument(profile.model), profile.dataset, *given)
+            raise BaselineError(f"{problem}. Accepting a change takes a reason, which its history keeps: {command}")
+        return accepted_today(profile.environment, change, self.options.reason)
+
+    def _write(
+        self, profile: Profile, how: str, previous: Baseline | None, accepted: HistoryEntry | None = None
+    ) -> Baseline:
         from harness.baselines.store import read_baseline, write_baseline
         from harness.judgement.phases import phases_of
 
@@ -167,11 +211,14 @@ class StoredBaselines:
         def write() -> Baseline:
             root, summary, phases = self.options.baselines, self.options.summary, phases_of(profile)
             settings: dict[str, Any] = {"summary": summary, "previous": previous, "first": how == "new"}
+            settings["accepted"] = accepted
             return read_baseline(write_baseline(root, profile, {}, phases, calibration, power, **settings))
 
         baseline = self.processes.run_on_first(f"writing the baseline of {profile.pair}", write)
         self.matched.discard(baseline.path)
         self.written[baseline.path] = how
+        if how != "calibrated":
+            self.recorded.add(Pair(profile.model, profile.dataset))
         return baseline
 
     def _calibrate(self, profile: Profile) -> tuple[Calibration, Mapping[str, Any]]:

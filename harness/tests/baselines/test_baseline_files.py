@@ -14,7 +14,8 @@ import pytest
 
 from harness.analysis.calibration import Calibration, Noise, RunNoise
 from harness.baselines import stored_files
-from harness.baselines.store import read_baseline, write_baseline, write_configuration, write_timing
+from harness.baselines.field_changes import write_configuration, write_timing
+from harness.baselines.store import read_baseline, write_baseline
 from harness.baselines.stored_files import (
     BaselineError,
     BaselineExistsError,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.baselines.store import read_baseline, write_baseline, write_timing
+from harness.baselines.field_changes import write_timing
+from harness.baselines.store import read_baseline, write_baseline
 from harness.baselines.stored_files import SCHEMA, BaselineError, read_json, write_files
 from harness.judgement.phases import phases_of
 from harness.profile.profile import Profile

@@ -13,7 +13,7 @@ from PIL import ImageOps
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
-from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, FaultPlugin, find_arrays
+from harness.tests.support.case_runs import ACCEPT, REGRESSION, ROOT, Cases, FaultPlugin, find_arrays
 from harness.tests.support.faults import Change, stretch_positions, swap_layers
 from harness.tests.support.tiny import tiny_samples
 
@@ -56,7 +56,7 @@ def test_an_update_writes_only_changed_baselines(recorded: Cases) -> None:
     unchanged = recorded.run(*REGRESSION, "--phase-update")
     unchanged.stdout.fnmatch_lines(["baselines: 1 matched, 0 changed, 0 new, 0 unused"])
     assert recorded.files() == before
-    swapped = recorded.run(*REGRESSION, "--phase-update", plugins=(FaultPlugin(swap_layers(3)),))
+    swapped = recorded.run(*REGRESSION, *ACCEPT, plugins=(FaultPlugin(swap_layers(3)),))
     swapped.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused", "*wrote *tiny.json (changed)"])
     assert recorded.files() != before
     not_updated = recorded.run(*REGRESSION, "--phase-update-new")
@@ -147,7 +147,7 @@ def test_a_changed_model_fails_with_an_explanation(recorded: Cases, damage: Chan
             f"E         since the baseline: {change}",
             "E         baseline *tiny.json",
             "E           (recorded with torch*",
-            "E         intended? pytest cases/ --phase-model tiny-llava --phase-dataset tiny --phase-update",
+            "E         intended? pytest cases/ --phase-model tiny-llava --phase-dataset tiny --phase-update *TEXT",
         ]
     )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.baselines.store import read_baseline
-from harness.tests.support.case_runs import REGRESSION, Cases, FaultPlugin
+from harness.tests.support.case_runs import ACCEPT, REGRESSION, Cases, FaultPlugin
 from harness.tests.support.faults import change_features
 from harness.tests.support.summaries import find_names, read_shapes
 
@@ -57,7 +57,7 @@ def test_a_baseline_converted_to_a_summary_detects_a_damaged_model(recorded: Cas
         ]
     )
     assert recorded.files() == before
-    accepted = recorded.run(*REGRESSION, "--phase-update", plugins=(zeroed,))
+    accepted = recorded.run(*REGRESSION, *ACCEPT, plugins=(zeroed,))
     accepted.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     assert recorded.files() != before
     assert read_baseline(path).summarised_samples == 64

@@ -19,7 +19,7 @@ from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.run.options import read_options
 from harness.run.session_results import SessionResults
-from harness.tests.support.case_runs import Cases, FaultPlugin
+from harness.tests.support.case_runs import ACCEPT, Cases, FaultPlugin
 from harness.tests.support.faults import swap_layers
 from harness.tests.support.synthetic_profiles import synthetic_profile
 
@@ -159,7 +159,7 @@ def test_quiet_output_lists_written_files_and_failures(recorded: Cases) -> None:
         ["*= phase diagram =*", "*reproduces: inter", "baselines: 1 matched, *", "record *out.json"]
     )
     assert "intervals: 99 %" not in brief.stdout.str()
-    least = recorded.run(*case, "-qq", "--phase-update", plugins=(FaultPlugin(swap_layers(3)),))
+    least = recorded.run(*case, "-qq", *ACCEPT, plugins=(FaultPlugin(swap_layers(3)),))
     least.stdout.fnmatch_lines(["  wrote *tiny.json (changed)", "record *out.json"])
     assert "phase diagram" not in least.stdout.str()
     assert "baselines:" not in least.stdout.str()

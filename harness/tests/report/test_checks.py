@@ -99,7 +99,7 @@ def test_a_large_change_names_layers_difference_interval_margin_file_and_command
     assert "n = 64 paired -> DIFFERS" in message
     assert "weights: 0123456789abcdef -> fedcba9876543210" in message
     assert f"baseline {stored.path} (recorded with torch 2.15.0, transformers 5.23.0, cpu" in message
-    assert message.endswith("intended? the same command with --phase-update")
+    assert message.endswith("intended? the same command with --phase-update --phase-reason TEXT")
 
 
 def test_layers_of_attention_are_counted_from_one(made: Profile, stored: Baseline) -> None:
@@ -154,7 +154,7 @@ def test_a_phase_that_vanished_is_named(made: Profile, stored: Baseline) -> None
     assert "change -0.29 (99.987% interval " in message
     assert "n = 64 paired" in message
     assert f"baseline {stored.path} (recorded with" in message
-    assert message.endswith("intended? the same command with --phase-update")
+    assert message.endswith("intended? the same command with --phase-update --phase-reason TEXT")
     assert "phase III" not in message
 
 

@@ -20,6 +20,7 @@ from harness.tests.support.tiny import tiny_samples, tiny_vlm
 ROOT = Path(__file__).parents[3]
 PAIR = ("--phase-model", "tiny-llava", "--phase-dataset", "tiny")
 REGRESSION = ("-m", "regression")
+ACCEPT = ("--phase-update", "--phase-reason", "a new release")
 
 
 def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:

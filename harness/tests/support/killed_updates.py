@@ -13,6 +13,7 @@ The process forks its children before it computes anything. Each line of output 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import select
@@ -23,14 +24,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from harness.baselines.field_changes import write_timing
 from harness.baselines.store import (
     BaselineError,
     MissingBaselineError,
     find_baseline,
     read_baseline,
     write_baseline,
-    write_timing,
 )
 from harness.baselines.stored_files import arrays_path, locked_for_writing, read_json, write_files
 from harness.judgement.phases import phases_of
@@ -44,12 +46,21 @@ def read_stored_files(path: Path) -> tuple[bytes, bytes] | None:
     return (path.read_bytes(), arrays_path(path, read_json(path)).read_bytes()) if path.exists() else None
 
 
+def without_history(files: tuple[bytes, bytes] | None) -> tuple[dict[str, Any], bytes] | None:
+    """Return the content of a baseline's files without what records how it was reached."""
+    if files is None:
+        return None
+    content = json.loads(files[0])
+    return {name: value for name, value in content.items() if name not in ("history", "checksum")}, files[1]
+
+
 def find_state(path: Path, states: list[tuple[bytes, bytes] | None]) -> str:
     """Return the index of the baseline's state in `states`, or "broken" if it is in none of them."""
     try:
         if path.exists():
             read_baseline(path)
-        return str(states.index(read_stored_files(path)))
+        stored = read_stored_files(path)
+        return str([without_history(state) for state in states].index(without_history(stored)))
     except (BaselineError, ValueError) as error:
         print(error, file=sys.stderr)
         return "broken"

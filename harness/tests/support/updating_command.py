@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 
 from harness.baselines import store
-from harness.tests.support.case_runs import ROOT
+from harness.tests.support.case_runs import ACCEPT, ROOT
 from harness.tests.support.forked_steps import call_at_each_step, fork, pause, wait_for
 from harness.tests.support.killed_updates import describe_directory, find_state, kill_at_moments, read_stored_files
 
@@ -41,7 +41,7 @@ def run_update(home: Path, samples: str, root: Path, before: Callable[[], object
     options = {"baselines": root, "cache": home / "cache", "samples": samples, "controls": "none"}
     arguments = [f"--phase-{name}={value}" for name, value in options.items()]
     pair = ["--phase-model", "tiny-llava", "--phase-dataset", "tiny"]
-    selection = ["-m", "regression", "-k", "test_reproduces", "--phase-update", "-p", "no:cacheprovider"]
+    selection = ["-m", "regression", "-k", "test_reproduces", *ACCEPT, "-p", "no:cacheprovider"]
     # Standard output is reserved for the result lines.
     with mock.patch("harness.baselines.store.write_baseline", watched_write), contextlib.redirect_stdout(sys.stderr):
         code = pytest.main(
