@@ -44,7 +44,7 @@ def shell(path: Path) -> str:
         text = "\n".join(step.get("run", "") for step in steps(path))
     else:
         text = path.read_text(encoding="utf-8")
-        text = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)) if path.suffix == ".md" else text
+        text = "\n".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL)) if path.suffix == ".md" else text
     return text.replace("\\\n", " ")
 
 
