@@ -52,7 +52,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(read(target)), f"{page_name(page)}: {link}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=page_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != ROOT / "README.md"], ids=page_name)
 def test_every_block_says_what_it_is(page: Path) -> None:
     for block in blocks(read(page)):
         assert block.language in LANGUAGES, f"{page_name(page)}:{block.line}: {block.language!r}"
