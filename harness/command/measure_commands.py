@@ -1,0 +1,83 @@
+"""The sub-commands that measure: `measure`, `compare` and `accept-claims`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.command.case_session import run_cases
+from harness.command.measure_arguments import OWN_OPTIONS, parse_arguments
+from harness.command.usage_problem import PROGRAM, UsageProblem
+from harness.report.layout import fold, terminal_width
+
+_MEASURE = f"{PROGRAM} measure [MODEL ...] [options] [options of pytest]"
+_COMPARE = f"{PROGRAM} compare A B [options] [options of pytest]"
+_ACCEPT = f"{PROGRAM} accept-claims MODEL [options] [options of pytest]"
+
+
+def run_measure(arguments: Sequence[str]) -> int:
+    """Measure the named models, or all known ones, and return pytest's exit code."""
+    if _prints_help(
+        arguments,
+        _MEASURE,
+        "Measures each model on its datasets, checks the paper's claims and compares the result with the stored "
+        "baseline. Without MODEL, measures every known model that is available. Does what `pytest cases/` does in a "
+        "clone of the project.",
+    ):
+        return 0
+    return run_cases(parse_arguments(arguments))
+
+
+def run_compare(arguments: Sequence[str]) -> int:
+    """Measure a model against another and return pytest's exit code."""
+    if _prints_help(
+        arguments,
+        _COMPARE,
+        "Measures both models on the same samples and compares A with B instead of a stored baseline. Exit code 1 "
+        "means that they differ; the output names the layers.",
+    ):
+        return 0
+    parsed = parse_arguments(arguments)
+    if len(parsed.models) != 2:
+        raise UsageProblem(f"two models are needed, not {len(parsed.models)}: write {PROGRAM} compare A B")
+    parsed.add("--against", parsed.models.pop())
+    return run_cases(parsed)
+
+
+def run_accept_claims(arguments: Sequence[str]) -> int:
+    """Store the claims that the named models fail as known differences; return pytest's exit code."""
+    if _prints_help(
+        arguments,
+        _ACCEPT,
+        "Measures the models and stores the claims that they fail, each with its measured reason, as known differences "
+        "in known_differences.toml of the baselines.",
+    ):
+        return 0
+    parsed = parse_arguments(arguments)
+    if not parsed.models:
+        raise UsageProblem(f"a model is needed: write {PROGRAM} accept-claims MODEL")
+    if "--accept-claims" not in parsed.own:
+        parsed.add("--accept-claims")
+    return run_cases(parsed, "-m", "replication")
+
+
+def _without_prefix(text: str) -> str:
+    return text.replace("--phase-", "--")
+
+
+def _prints_help(arguments: Sequence[str], usage: str, description: str) -> bool:
+    """Print the help and return True if it is requested."""
+    if not {"-h", "--help"} & set(arguments):
+        return False
+    width = min(100, terminal_width())
+    lines = [f"usage: {usage}", "", *fold(description, width, hanging_indent=0), "", "options:"]
+    for name, option in OWN_OPTIONS.items():
+        usual = option.default or (option.ini if isinstance(option.ini, str) else "")
+        default = f". Default: {usual}" if usual else ""
+        lines.append(f"  {name} {option.metavar}".rstrip())
+        lines += fold(f"      {_without_prefix(option.text)}{default}", width, hanging_indent=0)
+    more = (
+        "Other options are those of pytest, such as -m regression, -k scenes, -v, -x, -n 4 and --junit-xml FILE; "
+        "`pytest --help` lists them. Name the models before them."
+    )
+    print("\n".join([*lines, "", *fold(more, width, hanging_indent=0)]))
+    return True
