@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from harness.errors import PhaseError, printable
+from harness.plugin.activation import SESSION as SESSION
 from harness.profile.pair import Pair
-from harness.run.session import PhaseSession
 
 if TYPE_CHECKING:
     from harness.baselines.store import Baseline
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from harness.models.vlm import Vlm
     from harness.profile.profile import Profile
     from harness.run.judge import Judge
+    from harness.run.session import PhaseSession
 
 T = TypeVar("T")
-SESSION = pytest.StashKey[PhaseSession]()
 
 
 @pytest.fixture(scope="session")
 def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
     """The session's state: options, measured profiles, verdicts."""
+    if SESSION not in request.config.stash:
+        pytest.fail("a test cannot request `phase` while it runs: name it among the arguments", pytrace=False)
     session = request.config.stash[SESSION]
     yield session
     session.loaded.release()
@@ -120,9 +122,9 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def pair_of(item: pytest.Item) -> Pair | None:
-    """Return the pair that parametrizes a test, or None."""
-    pair: Pair | None = getattr(getattr(item, "callspec", None), "params", {}).get("pair")
-    return pair
+    """Return the pair that parametrizes a test, or None; tests of the user may have other values of that name."""
+    pair = getattr(getattr(item, "callspec", None), "params", {}).get("pair")
+    return pair if isinstance(pair, Pair) else None
 
 
 def write_line(config: pytest.Config, line: str) -> None:

@@ -1,25 +1,32 @@
-"""The main hooks of the plugin: options, parametrization by pair, selection and refusal of tests."""
+"""The part of the plugin that pytest loads in every project: options, markers, fixtures and parametrization by pair.
+
+It imports neither torch nor numpy, and has no effect on a project without pairs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import nullcontext
+import re
 from functools import cache
 from importlib import import_module
 
 import pytest
 
-from harness.data.datasets import find_dataset
-from harness.errors import PhaseError
 from harness.plugin import hookspec
-from harness.plugin.collection_refusals import refuse_impossible
-from harness.plugin.fixtures import (
+from harness.plugin.activation import (
+    PLUGIN,
     SESSION,
+    cases_argument,
+    is_active,
+    is_requested,
+    register_modules,
+    use_previous_words,
+    use_pytest_words,
+)
+from harness.plugin.fixtures import (
     baseline,
     contestants,
     is_worker,
     judge,
-    pair_of,
     phase,
     profile,
     strict_evidence,
@@ -27,22 +34,13 @@ from harness.plugin.fixtures import (
     write_line,
 )
 from harness.run.options import add_options, read_options
-from harness.run.session import PhaseSession
 
 # pytest collects fixtures from the namespace of the plugin.
 __all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
 # The name of pytest-benchmark's entry point.
 _BENCHMARK = "benchmark"
-pytest_plugins = (
-    "harness.plugin.torchrun",
-    "harness.plugin.signals",
-    "harness.plugin.xdist",
-    "harness.plugin.claim_tests",
-    "harness.plugin.outputs",
-    "harness.plugin.terminal",
-    "harness.plugin.junit",
-)
-_NO_REGRESSION = ("replication", "timing")
+# True in a run that the first test of a pair started, after the header.
+_STARTED_LATE = pytest.StashKey[bool]()
 # Registered here and not in a settings file, because tests in other projects use the markers too.
 _MARKERS = (
     "replication: a claim of the paper, judged on this model and data",
@@ -66,14 +64,40 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspec)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Register the other modules of the plugin in a run that uses it."""
+    if is_requested(config):
+        register_modules(config)
+        from harness.plugin.torchrun import prepare_processes
+
+        prepare_processes(config)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers and read the options into the session's state."""
+    """Register the markers, and read the options into the session's state in a run that uses the plugin."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+    if is_active(config):
+        _create_session(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Restore the interface that messages speak of."""
+    use_previous_words(config)
+
+
+def _create_session(config: pytest.Config) -> None:
+    from harness.run.session import PhaseSession
+
+    use_pytest_words(config)
     # Each line is printed once, because several pairs may report the same problem with the cache.
     session = PhaseSession(read_options(config), say=cache(lambda line: _say(config, line)))
     session.loaded.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
     config.stash[SESSION] = session
+    if not cases_argument(config):
+        # Tests that call `harness.measure` get errors in the words of Python; those of pairs follow.
+        use_previous_words(config)
 
 
 def _say(config: pytest.Config, line: str) -> None:
@@ -84,9 +108,16 @@ def _say(config: pytest.Config, line: str) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that requests `pair` once per pair."""
-    if "pair" in metafunc.fixturenames:
-        state = metafunc.config.stash[SESSION]
+    """Run every test that requests `pair` once per pair, unless the project provides a `pair` of its own."""
+    requests_pair = "pair" in metafunc.fixturenames and not _is_provided(metafunc)
+    if not requests_pair and not _requests_phase(metafunc):
+        return
+    config = metafunc.config
+    if SESSION not in config.stash:
+        _start_late(metafunc.definition.session)
+    use_pytest_words(config)
+    if requests_pair:
+        state = config.stash[SESSION]
         state.parametrized, options = True, state.options
         marked = [
             pytest.param(pair, id=str(pair), marks=pytest.mark.bundled if options.is_bundled(pair) else pytest.mark.hub)
@@ -95,75 +126,53 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("pair", marked, scope="session")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect replication and timing tests on datasets that are for regression only."""
-    deselected = [
-        item
-        for item in items
-        if (pair := pair_of(item)) is not None
-        and find_dataset(pair.dataset).regression_only
-        and any(map(item.get_closest_marker, _NO_REGRESSION))
-    ]
-    if deselected:
-        items[:] = [item for item in items if item not in deselected]
-        config.hook.pytest_deselected(items=deselected)
+def _is_provided(metafunc: pytest.Metafunc) -> bool:
+    """Return True if a fixture, a marker or another plugin gives the test its `pair`."""
+    # pytest has no public functions for the fixtures and the previous parametrizations of a test.
+    if "pair" in metafunc._arg2fixturedefs or any("pair" in call.params for call in metafunc._calls):
+        return True
+    for marker in metafunc.definition.iter_markers("parametrize"):
+        names = marker.args[0] if marker.args else marker.kwargs.get("argnames", ())
+        if "pair" in (re.split(r"[\s,]+", names) if isinstance(names, str) else names):
+            return True
+    return False
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse pairs that cannot be measured: missing data, an unavailable device, an unwritable directory.
+def _requests_phase(metafunc: pytest.Metafunc) -> bool:
+    """Return True if a test uses the plugin's fixture `phase`, on which the others depend."""
+    definitions = metafunc._arg2fixturedefs.get("phase", ())
+    return bool(definitions) and definitions[-1].func.__module__ == phase.__module__
 
-    Several processes check this together. A process without selected tests takes part, because the others wait for it.
+
+def _start_late(session: pytest.Session) -> None:
+    """Start the plugin for the first test of a pair in a project that names neither the plugin nor its options.
+
+    Raises:
+        pytest.Collector.CollectError: an option is invalid, or several processes measure.
     """
-    needed = any("pair" in getattr(item, "fixturenames", ()) for item in session.items)
-    state = session.config.stash[SESSION]
-    several = state.processes.several and state.parametrized
-    if session.config.option.collectonly or not (needed or several):
-        return
-    # Imported late, because pytest warns about a plugin module that is imported before it is registered.
-    from harness.plugin.claim_tests import read_claim_rules
-    from harness.plugin.torchrun import refuse_together, start_together
+    from harness.measurement.ranks import processes
 
-    def refuse() -> None:
-        if needed:
-            state.results.collected = tuple(dict.fromkeys(filter(None, map(pair_of, session.items))))
-            refuse_impossible(session)
-
-    if several:
-        start_together(session, refuse)
-    else:
-        refuse()
+    config = session.config
+    if is_worker(config) or processes().several:
+        # The process that distributes the tests collects none, so it cannot start with the first test.
+        raise pytest.Collector.CollectError(
+            f"tests of pairs in several processes need the plugin from the start: add -p {PLUGIN} to the command"
+        )
     try:
-        read_claim_rules(session.config)
-    except PhaseError as error:
-        refuse_together(str(error))
+        _create_session(config)
+    except pytest.UsageError as error:
+        raise pytest.Collector.CollectError(str(error)) from None
+    config.stash[_STARTED_LATE] = True
+    register_modules(config)
+    from harness.plugin.signals import register_handler
+
+    register_handler(session)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests of an unavailable pair, and of a pair whose error an earlier test reported."""
-    if not (pair := pair_of(item)):
-        return
-    state = item.config.stash[SESSION]
-    state.errors.running = item.nodeid
-    if reason := state.measured.missing(pair):
-        pytest.skip(f"{pair}: {reason}")
-    if reason := state.errors.earlier(pair, getattr(item, "fixturenames", ())):
-        pytest.skip(reason)
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Return the header of a run that started late."""
+    if not config.stash.get(_STARTED_LATE, False):
+        return []
+    from harness.plugin.terminal import pytest_report_header
 
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Count warnings of timed models like those of measured models."""
-    timed = item.get_closest_marker("timing") is not None and pair_of(item) is not None
-    with item.config.stash[SESSION].results.warnings.recording() if timed else nullcontext():
-        return (yield)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run with too many inconclusive verdicts; with xdist, only the controller does so."""
-    state = session.config.stash[SESSION]
-    if (
-        not is_worker(session.config)
-        and state.results.inconclusive_reason()
-        and session.exitstatus == pytest.ExitCode.OK
-    ):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return pytest_report_header(config)

@@ -98,6 +98,11 @@ def _end_process(number: int) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Register the handler of this session."""
+    register_handler(session)
+
+
+def register_handler(session: pytest.Session) -> None:
+    """Register the handler of a session, which installs itself if there is anything to measure."""
     session.config.pluginmanager.register(SignalHandler(session))
 
 

@@ -24,9 +24,8 @@ _SILENCE = pytest.StashKey[TextIO]()
 _LIBRARIES = ("vlm-phase-harness", "torch", "transformers", "numpy")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Write JUnit XML in the first process only, and refuse pytest-xdist."""
+def prepare_processes(config: pytest.Config) -> None:
+    """Write JUnit XML in the first process only, and refuse pytest-xdist; called before pytest's plugins start."""
     group = processes()
     if not group.several:
         return

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness.plugin.activation import use_pytest_words
 from harness.plugin.fixtures import SESSION, is_worker
 from harness.profile.pair import Pair
 
@@ -49,6 +50,12 @@ def model_of(nodeid: str, pairs: Iterable[Pair]) -> str:
     names = {pair: str(pair).encode("unicode_escape").decode("ascii") for pair in pairs}
     named = [pair for pair, name in names.items() if re.search(rf"(?:^|-){re.escape(name)}(?:-|$)", parameters)]
     return max(named, key=lambda pair: len(str(pair))).model if named else ""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any) -> None:
+    """Write later messages of the controller, which collects no tests itself, in the words of pytest."""
+    use_pytest_words(node.config)
 
 
 @pytest.hookimpl(tryfirst=True)

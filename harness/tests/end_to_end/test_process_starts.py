@@ -13,7 +13,7 @@ import pytest
 
 from harness.measurement.ranks import Processes
 from harness.plugin.fixtures import SESSION
-from harness.plugin.torchrun import pytest_cmdline_main
+from harness.plugin.torchrun import prepare_processes
 from harness.tests.support.case_runs import ROOT, Cases
 from harness.tests.support.process_runs import free_port, run_ranks
 
@@ -52,7 +52,7 @@ def test_xdist_workers_and_torchrun_processes_exclude_each_other(monkeypatch: py
     monkeypatch.setattr("harness.plugin.torchrun.processes", lambda: Processes(0, 2))
     config: Any = SimpleNamespace(option=SimpleNamespace(numprocesses=2))
     with pytest.raises(pytest.UsageError, match="use one of them, torchrun or -n"):
-        pytest_cmdline_main(config)
+        prepare_processes(config)
 
 
 class SecondProcess:

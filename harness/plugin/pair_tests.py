@@ -1,0 +1,89 @@
+"""Hooks for the tests of pairs: their selection and refusal, and the exit code of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import nullcontext
+
+import pytest
+
+from harness.data.datasets import find_dataset
+from harness.errors import PhaseError
+from harness.plugin.collection_refusals import refuse_impossible
+from harness.plugin.fixtures import SESSION, is_worker, pair_of
+
+_NO_REGRESSION = ("replication", "timing")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect replication and timing tests on datasets that are for regression only."""
+    deselected = [
+        item
+        for item in items
+        if (pair := pair_of(item)) is not None
+        and find_dataset(pair.dataset).regression_only
+        and any(map(item.get_closest_marker, _NO_REGRESSION))
+    ]
+    if deselected:
+        items[:] = [item for item in items if item not in deselected]
+        config.hook.pytest_deselected(items=deselected)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse pairs that cannot be measured: missing data, an unavailable device, an unwritable directory.
+
+    Several processes check this together. A process without selected tests takes part, because the others wait for it.
+    """
+    needed = any(map(pair_of, session.items))
+    state = session.config.stash[SESSION]
+    several = state.processes.several and state.parametrized
+    if session.config.option.collectonly or not (needed or several):
+        return
+    # Imported late, because pytest warns about a plugin module that is imported before it is registered.
+    from harness.plugin.claim_tests import read_claim_rules
+    from harness.plugin.torchrun import refuse_together, start_together
+
+    def refuse() -> None:
+        if needed:
+            state.results.collected = tuple(dict.fromkeys(filter(None, map(pair_of, session.items))))
+            refuse_impossible(session)
+
+    if several:
+        start_together(session, refuse)
+    else:
+        refuse()
+    try:
+        read_claim_rules(session.config)
+    except PhaseError as error:
+        refuse_together(str(error))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests of an unavailable pair, and of a pair whose error an earlier test reported."""
+    if not (pair := pair_of(item)):
+        return
+    state = item.config.stash[SESSION]
+    state.errors.running = item.nodeid
+    if reason := state.measured.missing(pair):
+        pytest.skip(f"{pair}: {reason}")
+    if reason := state.errors.earlier(pair, getattr(item, "fixturenames", ())):
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Count warnings of timed models like those of measured models."""
+    timed = item.get_closest_marker("timing") is not None and pair_of(item) is not None
+    with item.config.stash[SESSION].results.warnings.recording() if timed else nullcontext():
+        return (yield)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run with too many inconclusive verdicts; with xdist, only the controller does so."""
+    state = session.config.stash[SESSION]
+    if (
+        not is_worker(session.config)
+        and state.results.inconclusive_reason()
+        and session.exitstatus == pytest.ExitCode.OK
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
