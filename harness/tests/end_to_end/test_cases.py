@@ -214,7 +214,7 @@ def test_a_subset_of_the_samples_reproduces(recorded: Cases) -> None:
 
 def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
-    result = recorded.run(*REGRESSION, "-k", "test_reproduces")
+    result = recorded.run(*REGRESSION, "-k", "test_reproduces", "-rs")
     result.assert_outcomes(skipped=4)
     result.stdout.fnmatch_lines(["SKIPPED*not compared sample by sample:", "    no sample is in the baseline*"])
 
@@ -230,7 +230,7 @@ def test_strict_evidence_fails_inconclusive_verdicts(recorded: Cases, monkeypatc
 
 
 def test_timing_is_stored_in_the_baseline_but_not_in_the_json(recorded: Cases) -> None:
-    skipped = recorded.run("-m", "timing")
+    skipped = recorded.run("-m", "timing", "-rs")
     skipped.stdout.fnmatch_lines(["*no ratio is stored for this device, dtype and attention*"])
     outputs = ("--phase-json", "record.json", "--benchmark-json", "times.json")
     updated = recorded.run("-m", "timing", "--phase-update", *outputs)

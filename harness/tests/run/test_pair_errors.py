@@ -34,7 +34,7 @@ class Unloadable:
 
 
 def run_all(cases: Cases, *arguments: str, plugins: tuple[object, ...] = ()) -> pytest.RunResult:
-    result = cases.run("--phase-controls", "none", *arguments, plugins=plugins)
+    result = cases.run("--phase-controls", "none", "-rs", *arguments, plugins=plugins)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     return result
 
