@@ -58,7 +58,13 @@ def test_the_layers_changed_by_fine_tuning_are_listed(cases: Cases, saved: Calla
     loads = LoadRecorder()
     models = ("--phase-model", saved("little"), "--phase-model", saved("much"), "--phase-against", saved("full"))
     result = cases.run(
-        *QUICK, *REGRESSION, "--phase-json", "out.json", pair=(*models, "--phase-dataset", "tiny"), plugins=(loads,)
+        *QUICK,
+        *REGRESSION,
+        "-rs",
+        "--phase-json",
+        "out.json",
+        pair=(*models, "--phase-dataset", "tiny"),
+        plugins=(loads,),
     )
     text = result.stdout.str()
     assert loads.names == ["full", "little", "much"]

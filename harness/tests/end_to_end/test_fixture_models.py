@@ -77,7 +77,9 @@ def test_the_markers_are_registered_without_settings_of_the_project(cases: Cases
 
 def test_two_fixture_models_are_compared(cases_with_plugin: Cases) -> None:
     pair = ("--phase-model", "fixture:my_tuned", "--phase-against", "fixture:my_vlm", "--phase-dataset", "tiny")
-    result = cases_with_plugin.run("-p", "my_plugin", "-k", "test_intra_similarity or test_ratio", "-rs", *QUICK, pair=pair)
+    result = cases_with_plugin.run(
+        "-p", "my_plugin", "-k", "test_intra_similarity or test_ratio", "-rs", *QUICK, pair=pair
+    )
     result.assert_outcomes(skipped=2, failed=1)
     result.stdout.fnmatch_lines(
         [
