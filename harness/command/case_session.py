@@ -19,6 +19,8 @@ _CACHED = (
     *("--sw", "--stepwise", "--sw-skip", "--stepwise-skip", "--sw-reset", "--stepwise-reset"),
     *("--cache-show", "--cache-clear"),
 )
+# With these columns the timing table fits into 80 characters.
+_NARROW_TIMES = ("--benchmark-columns=median", "--benchmark-name=short", "--benchmark-time-unit=s")
 # The command itself is part of the package whose assertions pytest would like to rewrite.
 _ALREADY_IMPORTED = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
 
@@ -59,9 +61,9 @@ def run_cases(arguments: MeasureArguments, *defaults: str) -> int:
     if not set(arguments.unknown) & set(_CACHED):
         line += ["-p", "no:cacheprovider"]
     with TemporaryDirectory() as storage:
-        # pytest-benchmark creates its directory even if nothing is saved.
         if not any(name.startswith("--benchmark-") for name in arguments.unknown):
-            line.append(f"--benchmark-storage=file://{storage}")
+            # pytest-benchmark creates its directory even if nothing is saved.
+            line += [f"--benchmark-storage=file://{storage}", *_NARROW_TIMES]
         status = int(pytest.main([*line, *defaults, *arguments.command_line()], [ModelsFirst(cases)]))
     if status == pytest.ExitCode.USAGE_ERROR:
         for question in arguments.similar_options():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -73,11 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name, *others = arguments or ["--help"]
     if name in (*_HELP, "help"):
-        print(help_text())
-        return 0
+        return _print(help_text())
     if name in _VERSION:
-        print(f"{PROGRAM} {_version()}")
-        return 0
+        return _print(f"{PROGRAM} {_version()}")
     command = SUB_COMMANDS.get(name)
     if command is None:
         return _refuse(PROGRAM, _unknown(name, arguments))
@@ -89,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The parsers' help ends the program.
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:
+        return _close_output()
     finally:
         use(previous)
 
@@ -123,6 +124,21 @@ def _version() -> str:
     from harness.profile.environment import installed_version
 
     return installed_version("vlm-phase-harness")
+
+
+def _print(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        return _close_output()
+    return 0
+
+
+def _close_output() -> int:
+    """Return the exit code of a program whose reader closed the pipe, such as `head`."""
+    # Python would report the broken pipe again when it flushes the stream at its end.
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - it stays open to the end
+    return 128 + 13
 
 
 def _refuse(program: str, problem: str) -> int:
