@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from harness.analysis.claims import Claim
 
 KNOWN_DIFFERENCES = "known_differences.toml"
+_HEADER = """\
+# Claims of the paper that fail on a pair, each with its measured reason. They run as strict expected failures: if such
+# a claim begins to hold, its test fails. Keys: the pair, then the claim.
+"""
 
 
 class KnownDifferencesError(PhaseError):
@@ -40,3 +45,52 @@ def known_differences(baselines: Path) -> dict[str, dict[str, str]]:
 def measured_reason(claim: Claim) -> str:
     """Return why a claim has its verdict: the statement of the decisive part with its numbers and n."""
     return f"{claim.decisive.statement} ({claim.decisive.n} samples)"
+
+
+def accept_claims(
+    baselines: Path, claims: Mapping[str, Mapping[str, Claim]], measured_anew: Container[str] = ()
+) -> Path | None:
+    """Write the judged claims to the known differences beside the baselines; return the file if it changed.
+
+    Claims that fail are added with their measured reason, claims that hold are removed. Other entries, their comments
+    and the reasons of claims that still fail are unchanged.
+
+    Args:
+        baselines: the directory of the baselines.
+        claims: the judged claims by pair and name.
+        measured_anew: the pairs with other numbers than before, whose reasons are replaced.
+
+    Raises:
+        KnownDifferencesError: the file cannot be read or edited.
+        BaselineError: the directory is not writable.
+        LockedError: another run is writing to the directory.
+    """
+    from harness.baselines.stored_files import locked_for_writing
+    from harness.storage.files import write_atomically
+    from harness.storage.toml_tables import edit_tables
+
+    path = baselines / KNOWN_DIFFERENCES
+    with locked_for_writing(baselines):
+        known = known_differences(baselines)
+        tables = {pair: _table(known.get(pair, {}), judged, pair in measured_anew) for pair, judged in claims.items()}
+        changed = {pair: table for pair, table in tables.items() if table != known.get(pair)}
+        if not changed:
+            return None
+        try:
+            before = path.read_bytes().decode("utf-8") if path.exists() else _HEADER
+            write_atomically(path, edit_tables(before, changed).encode("utf-8"))
+        except ValueError as error:
+            raise KnownDifferencesError(f"{path} cannot be edited: {error}; add the claims yourself") from None
+        except OSError as error:
+            raise KnownDifferencesError(f"{path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def _table(known: Mapping[str, str], claims: Mapping[str, Claim], measured_anew: bool) -> dict[str, str]:
+    table = dict(known)
+    for name, claim in claims.items():
+        if claim.verdict == "holds":
+            table.pop(name, None)
+        elif claim.verdict == "fails" and (measured_anew or name not in table):
+            table[name] = measured_reason(claim)
+    return table

@@ -6,16 +6,19 @@ from collections.abc import Generator, Mapping
 
 import pytest
 
+from harness.errors import PhaseError
 from harness.judgement.known_differences import known_differences
-from harness.plugin.fixtures import SESSION, pair_of
+from harness.plugin.fixtures import SESSION, is_worker, pair_of, write_line
 from harness.profile.pair import Pair
 from harness.report.layout import reason_text
 from harness.run.session import PhaseSession
 
 _KNOWN = pytest.StashKey[Mapping[str, Mapping[str, str]]]()
+# The pairs whose baseline an update option may write, because a selected test compares it.
+_COMPARED = pytest.StashKey[frozenset[Pair]]()
 
 
-def read_claim_rules(config: pytest.Config) -> None:
+def read_claim_rules(session: pytest.Session) -> None:
     """Read the known differences, and note the pairs whose claims are reported only.
 
     Those have neither known differences nor a baseline. Only the first of several processes has access to the files.
@@ -23,14 +26,18 @@ def read_claim_rules(config: pytest.Config) -> None:
     Raises:
         KnownDifferencesError: the list of known differences cannot be read.
     """
+    config = session.config
     state = config.stash[SESSION]
+    compared = (pair_of(item) for item in session.items if "baseline" in getattr(item, "fixturenames", ()))
+    config.stash[_COMPARED] = frozenset(filter(None, compared))
 
     def read() -> tuple[dict[str, dict[str, str]], set[Pair]]:
-        known = known_differences(state.options.baselines)
-        unlisted = (pair for pair in state.options.pairs() if str(pair) not in known)
-        return known, {pair for pair in unlisted if not state.stored.has_baseline(pair)}
+        unrecorded = {pair for pair in state.options.pairs() if not state.stored.has_baseline(pair)}
+        return known_differences(state.options.baselines), unrecorded
 
-    config.stash[_KNOWN], state.results.reported = state.processes.run_on_first("the known differences", read)
+    known, unrecorded = state.processes.run_on_first("the known differences", read)
+    config.stash[_KNOWN], state.results.unrecorded = known, unrecorded
+    state.results.reported = {pair for pair in unrecorded if str(pair) not in known}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,34 +48,61 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     other's fails, and only then.
     """
     marker, pair = pyfuncitem.get_closest_marker("replication"), pair_of(pyfuncitem)
-    if marker is None or pair is None:
+    # Without the rules the test has a `pair` of its own.
+    if marker is None or pair is None or _KNOWN not in pyfuncitem.config.stash:
         return (yield)
     state, name = pyfuncitem.config.stash[SESSION], marker.kwargs["claim"]
     known = pyfuncitem.config.stash[_KNOWN].get(str(pair), {}).get(name, "")
     try:
         outcome = yield
     except AssertionError:
-        if not (reason := _reason(state, pair, name, known)):
+        if reason := _reason(pyfuncitem, pair, name, known):
+            _expect_failure(pyfuncitem, *reason)
+        else:
             _fail_on_opposite(state, pair, name)
-            raise
-        _expect_failure(pyfuncitem, *reason)
         raise
-    if known and state.options.against is None:
+    if known and state.options.against is None and not _is_accepted(pyfuncitem, pair):
         _expect_failure(pyfuncitem, "known:", known, strict=True)
     _fail_on_opposite(state, pair, name)
     return outcome
 
 
-def _reason(state: PhaseSession, pair: Pair, name: str, known: str) -> tuple[str, str] | None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the known differences of accepted pairs, before any report reads them."""
+    state = session.config.stash[SESSION]
+    if is_worker(session.config) or not state.processes.first:
+        return
+    try:
+        state.write_known_differences()
+    except PhaseError as error:
+        write_line(session.config, str(error))
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def _reason(item: pytest.Item, pair: Pair, name: str, known: str) -> tuple[str, str] | None:
     """Return the kind and the reason of an expected failure, or None if the test has to fail."""
     from harness.judgement.known_differences import measured_reason
 
+    state = item.config.stash[SESSION]
     if known and state.options.against is None:
         return "known:", known
     claims = [result.claim for result in state.test_verdicts if (result.pair, result.question) == (pair, name)]
-    if not claims or claims[0] is None or not state.results.fails_no_test(pair, name):
+    if not claims or claims[0] is None:
         return None
-    return "finding:", measured_reason(claims[0])
+    if claims[0].verdict == "fails" and _is_accepted(item, pair):
+        return "accepted:", measured_reason(claims[0])
+    return ("finding:", measured_reason(claims[0])) if state.results.fails_no_test(pair, name) else None
+
+
+def _is_accepted(item: pytest.Item, pair: Pair) -> bool:
+    """Return True if the run writes the known differences of a pair, by option or with its baseline."""
+    state = item.config.stash[SESSION]
+    if state.options.accept_claims:
+        return True
+    if not state.options.update or pair not in item.config.stash[_COMPARED]:
+        return False
+    return state.stored.will_replace(pair, state.measured.profile(pair))
 
 
 def _expect_failure(item: pytest.Item, kind: str, reason: str, *, strict: bool = False) -> None:

@@ -53,7 +53,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     else:
         refuse()
     try:
-        read_claim_rules(session.config)
+        read_claim_rules(session)
     except PhaseError as error:
         refuse_together(str(error))
 

@@ -15,6 +15,7 @@ from harness.run.session_results import SessionResults
 from harness.run.stored_baselines import StoredBaselines
 
 if TYPE_CHECKING:
+    from harness.analysis.claims import Claim
     from harness.analysis.timing import TimingRatio
     from harness.baselines.store import Baseline
     from harness.judgement.results import Result
@@ -32,7 +33,7 @@ class PhaseSession:
         self.results = results = SessionResults(options)
         self.loaded = LoadedModel(options, say, self.processes, parts=results.weights)
         self.measured = MeasuredPairs(options, say, results, self.loaded, self.processes)
-        self.stored = StoredBaselines(options, say, self.loaded, self.processes, results.matched, results.written)
+        self.stored = StoredBaselines(options, say, self.loaded, self.processes, results)
         self.errors = PairErrors(self.processes)
         self.test_verdicts: list[Result] = []
         self.parametrized = False
@@ -58,6 +59,25 @@ class PhaseSession:
         if self.options.against is not None:
             return None
         return self.stored.timing(pair, self.measured.profile(pair), timing)
+
+    def write_known_differences(self) -> None:
+        """Write the judged claims of accepted pairs to the known differences: all, or those with a written baseline.
+
+        Raises:
+            PhaseError: the file cannot be read, edited or written.
+        """
+        from harness.judgement.known_differences import accept_claims
+
+        recorded = self.results.recorded
+        judged: dict[str, dict[str, Claim]] = {}
+        for result in self.results.verdicts:
+            if result.claim is not None and (self.options.accept_claims or result.pair in recorded):
+                judged.setdefault(str(result.pair), {})[result.question] = result.claim
+        if not judged:
+            return
+        path = accept_claims(self.options.baselines, judged, set(map(str, recorded)))
+        if path is not None:
+            self.results.written[path] = "claims accepted"
 
     def record(self, result: Result, baseline: Baseline | None = None) -> None:
         """Record a verdict for the reports and the running test, with the baseline of the pair."""

@@ -31,10 +31,12 @@ class SessionResults:
     """Profiles, verdicts and baselines of a session, by pair.
 
     `collected` holds the pairs of the selected tests, `baselines` the baselines of regression verdicts, and `weights`
-    the hashes of each model's parts. `matched` holds the baselines read, `written` the baselines written and why.
+    the hashes of each model's parts. `matched` holds the baselines read, `written` the files written and why.
     `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured. `reported` holds
-    the pairs whose claims are reported and fail no test. `known_differences` holds the reasons for expected failures by
-    pair and claim; None reads them from the baselines' directory.
+    the pairs whose claims are reported and fail no test, `unrecorded` those that had no baseline before the run,
+    `recorded` those with a new or changed baseline.
+    `known_differences` holds the reasons for expected failures by pair and claim; None reads them from the baselines'
+    directory.
     """
 
     options: Options
@@ -49,6 +51,8 @@ class SessionResults:
     messages: list[str] = field(default_factory=list)
     unmeasured: dict[Pair, str] = field(default_factory=dict)
     reported: set[Pair] = field(default_factory=set)
+    unrecorded: set[Pair] = field(default_factory=set)
+    recorded: set[Pair] = field(default_factory=set)
     warnings: WarningCounts = field(default_factory=WarningCounts)
     known_differences: Mapping[str, Mapping[str, str]] | None = None
     _readings: dict[Pair, PhaseReading] = field(default_factory=dict)
@@ -77,6 +81,8 @@ class SessionResults:
         self.weights |= other.weights
         self.matched |= other.matched
         self.reported |= other.reported
+        self.unrecorded |= other.unrecorded
+        self.recorded |= other.recorded
         self.messages += [line for line in other.messages if line not in self.messages]
         self.unmeasured |= {**other.unmeasured, **self.unmeasured}
         self.warnings.update(other.warnings)
@@ -136,8 +142,7 @@ class SessionResults:
 
     def inconclusive_reason(self) -> str:
         """Return the reason why too many verdicts are inconclusive for the run to pass; empty if there is none."""
-        # A claim that fails no test is no evidence for or against a change.
-        judged = [result for result in self.verdicts if not result.claim or not self._is_reported(result)]
+        judged = [result for result in self.verdicts if self._needs_evidence(result)]
         inconclusive = [result for result in judged if result.verdict == "inconclusive"]
         if len(inconclusive) > MOST_INCONCLUSIVE * len(judged):
             return (
@@ -151,8 +156,10 @@ class SessionResults:
                 return f"the primary verdict of {result.pair} ({PRIMARY}) is inconclusive{hint}"
         return ""
 
-    def _is_reported(self, result: Result) -> bool:
-        return self.fails_no_test(result.pair, result.question)
+    def _needs_evidence(self, result: Result) -> bool:
+        """Return True unless the verdict is on a claim that has no baseline to stay equal to."""
+        without_baseline = self.options.against is not None or result.pair in self.unrecorded
+        return result.claim is None or self.options.strict_claims or not without_baseline
 
     def problem(self) -> str:
         """Return the reason why the run fails even if its tests pass, confirmed differences first; empty if none."""

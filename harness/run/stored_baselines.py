@@ -15,6 +15,7 @@ from harness.models.registry import MODELS
 from harness.profile.pair import Pair
 from harness.run.loaded_model import LoadedModel
 from harness.run.options import Options
+from harness.run.session_results import SessionResults
 from harness.storage.file_names import file_name
 
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class StoredBaselines:
-    """Finds and writes the baselines of pairs; `matched` holds the files found, `written` the files written and why.
+    """Finds and writes the baselines of pairs, and notes in the session's results which it read and wrote.
 
-    `recorded` holds the pairs with a new or changed baseline.
     Of several processes only the first reads and writes files; it sends the baselines to the others.
     """
 
@@ -37,9 +37,7 @@ class StoredBaselines:
     say: Callable[[str], None]
     loaded: LoadedModel
     processes: Processes
-    matched: set[Path] = field(default_factory=set)
-    written: dict[Path, str] = field(default_factory=dict)
-    recorded: set[Pair] = field(default_factory=set)
+    results: SessionResults
     _known: dict[Pair, Baseline] = field(default_factory=dict)
 
     def baseline(self, pair: Pair, profile: Profile) -> Baseline:
@@ -66,7 +64,7 @@ class StoredBaselines:
         from harness.baselines.store import BaselineError, find_baseline
 
         if not (self.options.update and self.options.reason) or pair in self._known:
-            return pair in self.recorded
+            return pair in self.results.recorded
         root = self.options.baselines
         try:
             stored = self.processes.run_on_first(f"the baseline of {pair}", lambda: find_baseline(root, profile))
@@ -102,7 +100,7 @@ class StoredBaselines:
                 f"{stored.path} belongs to a model of {depths[0]} layers, and this model has {depths[1]}: they can "
                 "only be compared by relative depth. Use --phase-against, or record this model with --phase-update"
             )
-        if stored.path in self.written:
+        if stored.path in self.results.written:
             return stored
         changed = self._changed(profile, stored)
         if changed and self.options.calibrate and not self.options.update:
@@ -115,10 +113,10 @@ class StoredBaselines:
             return self._write(profile, "changed" if changed else "calibrated", stored, accepted)
         if self.options.update and dict(stored.profile.configuration) != dict(profile.configuration):
             # The numbers are the same, so only the configuration is written.
-            self.written[stored.path] = "changed"
+            self.results.written[stored.path] = "changed"
             change = f"the configuration of {pair}"
             return self.processes.run_on_first(change, lambda: write_configuration(stored, profile))
-        self.matched.add(stored.path)
+        self.results.matched.add(stored.path)
         if self.processes.first and (self.options.update or self.options.update_new):
             remove_leftovers(stored.path)
         return stored
@@ -143,8 +141,8 @@ class StoredBaselines:
         elif not (self.options.update or self.options.update_new):
             return None
         write_timing(baseline, key, timing.ratio)
-        self.matched.discard(baseline.path)
-        self.written.setdefault(baseline.path, "changed")
+        self.results.matched.discard(baseline.path)
+        self.results.written.setdefault(baseline.path, "changed")
         return timing.ratio
 
     def _changed(self, profile: Profile, stored: Baseline, *, numbers_only: bool = False) -> bool:
@@ -215,10 +213,10 @@ class StoredBaselines:
             return read_baseline(write_baseline(root, profile, {}, phases, calibration, power, **settings))
 
         baseline = self.processes.run_on_first(f"writing the baseline of {profile.pair}", write)
-        self.matched.discard(baseline.path)
-        self.written[baseline.path] = how
+        self.results.matched.discard(baseline.path)
+        self.results.written[baseline.path] = how
         if how != "calibrated":
-            self.recorded.add(Pair(profile.model, profile.dataset))
+            self.results.recorded.add(Pair(profile.model, profile.dataset))
         return baseline
 
     def _calibrate(self, profile: Profile) -> tuple[Calibration, Mapping[str, Any]]:
