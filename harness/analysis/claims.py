@@ -26,6 +26,7 @@ from harness.analysis.segments import declared_prominence
 
 PHASES = ("I", "II", "III", "IV")
 MIN_RECALL_GAIN = 0.02
+_RISES, _FALLS = "rises", "falls"
 #: The control of recall: another sample's words with the same image.
 CHANCE = "chance"
 
@@ -59,6 +60,11 @@ class ClaimPart:
     margin: float
     n: int
     control_differences: tuple[ControlDifference, ...] = ()
+
+    @property
+    def direction(self) -> int:
+        """The sign that makes `effect`, which is positive in the direction of the claim, a change as measured."""
+        return -1 if f" {_FALLS} over " in self.name else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +235,7 @@ def _phase_change(reading: PhaseReading, name: str, phase: int, direction: int =
     first, last = reading.phase_layers(phase)
     prominence = declared_prominence(rows.mean(axis=0))
     finding = judge_phase_rise(rows, first, last, direction, prominence, alpha=reading.alpha, critical=critical)
-    verb = "rises" if direction > 0 else "falls"
+    verb = _RISES if direction > 0 else _FALLS
     interval = finding.interval if direction > 0 else (-finding.interval[1], -finding.interval[0])
     title, quantity = "inter-modal" if is_inter else name, f"{name} {PHASES[phase]}"
     control_differences = tuple(

@@ -30,19 +30,31 @@ class ModelComparison:
     def __repr__(self) -> str:
         return "\n".join(self.lines())
 
+    @property
+    def title(self) -> str:
+        """The names of both models, the dataset, and the number of common samples."""
+        pairing = self.numbers.inputs.pairing
+        return (
+            f"{' against '.join(_names(self.numbers))} on {self.numbers.dataset}: {len(pairing.measured)} samples"
+            f"{', paired' if pairing.paired else ', too few to be paired'}"
+        )
+
+    def inputs(self) -> list[str]:
+        """Return lines with the differences in inputs, prompts, configuration and environment."""
+        return [line.strip() for line in _input_lines(self.numbers)]
+
+    def differences(self) -> list[str]:
+        """Return lines with the verdicts, the positions up to which the models are the same, and those that differ."""
+        return [*_verdict_lines(self.numbers), *_where_lines(self.numbers)]
+
     def lines(self, width: int | None = None) -> list[str]:
         """Return a title, a table with one column per model, and the differences.
 
         Args:
             width: of the terminal, in columns; None does not fold lines and cells.
         """
-        numbers, pairing = self.numbers, self.numbers.inputs.pairing
-        title = (
-            f"{' against '.join(_names(numbers))} on {numbers.dataset}: {len(pairing.measured)} samples"
-            f"{', paired' if pairing.paired else ', too few to be paired'}"
-        )
-        above = [title, *_input_lines(numbers)]
-        below = [*_verdict_lines(numbers), *_where_lines(numbers)]
+        numbers = self.numbers
+        above, below = [self.title, *_input_lines(numbers)], self.differences()
         if width is not None:
             above, below = ([line for text in texts for line in fold(text, width)] for texts in (above, below))
         return [*above, "", *_table(numbers, width), "", *below]
@@ -119,7 +131,8 @@ def _first_token_line(numbers: SideBySide) -> list[str]:
     ]
 
 
-def _table(numbers: SideBySide, width: int | None) -> list[str]:
+def comparison_rows(numbers: SideBySide) -> list[list[str]]:
+    """Return the rows of the table of two models: a header with their names, then one row per quantity."""
     sides = (numbers.measured, numbers.other)
     rows = [["samples", *(str(side.n) for side in sides)], ["layers", *(str(side.depth) for side in sides)]]
     for index, title in enumerate(_ENDS):
@@ -128,7 +141,12 @@ def _table(numbers: SideBySide, width: int | None) -> list[str]:
         )
     rows.append(["confirmed segments", *(str(side.segments) for side in sides)])
     rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.measured.claims]
-    return table_lines(["", *_names(numbers)], rows, width)
+    return [["", *_names(numbers)], *rows]
+
+
+def _table(numbers: SideBySide, width: int | None) -> list[str]:
+    header, *rows = comparison_rows(numbers)
+    return table_lines(header, rows, width)
 
 
 def _names(numbers: SideBySide) -> tuple[str, str]:

@@ -5,7 +5,7 @@ The page runs no script and loads no other file; all texts are escaped.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -15,17 +15,18 @@ from markupsafe import Markup
 
 from harness.data.sample import left_out_lines
 from harness.errors import printable, shorten, shorten_texts
-from harness.judgement.results import WORST_FIRST
+from harness.judgement.paper import paper_claims
 from harness.profile.profile import Drawing
-from harness.report.against import ModelComparison
-from harness.report.descriptions import DecodedLayer
+from harness.report.against import ModelComparison, comparison_rows
+from harness.report.descriptions import PAPER_FIGURES, DecodedLayer
 from harness.report.glossary import GLOSSARY
+from harness.report.headline import BASELINE, PairAnswer, headline, pair_answer
 from harness.report.meanings import (
     ExplainedVerdict,
     boundary_sentence,
-    certainty_sentences,
-    change_sentences,
+    certainty_sentence,
     explain_verdict,
+    verdict_meaning,
 )
 from harness.report.outcomes import PairOutcome
 from harness.report.palette import COLOURS
@@ -34,7 +35,7 @@ from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
 
 #: The ids of elements in the template.
-PAGE_IDS = ("main", "overview", "overview-table", "reading", "glossary", "theme-auto", "theme-dark", "theme-light")
+PAGE_IDS = ("main", "overview", "reading", "theme-auto", "theme-dark", "theme-light")
 
 
 class PageFigure(NamedTuple):
@@ -67,6 +68,16 @@ class PairPage(NamedTuple):
     samples: tuple[SampleSection, ...]
 
 
+class PairSection(NamedTuple):
+    """A pair with its answer and its verdicts in sentences; `unfolded` is True if the page opens with its details."""
+
+    page: PairPage
+    answer: PairAnswer
+    claims: list[ExplainedVerdict]
+    regressions: list[ExplainedVerdict]
+    unfolded: bool
+
+
 def render_page(
     findings: SessionResults,
     pairs: Sequence[PairPage],
@@ -79,7 +90,7 @@ def render_page(
     Args:
         findings: the findings of the run.
         pairs: the pairs, in the order of the page.
-        figures: the figures that show all pairs.
+        figures: the figures that show all pairs, the phase diagram first.
         record: the record of the run.
         comparisons: the comparisons with the model of --phase-against.
     """
@@ -91,41 +102,57 @@ def render_page(
         lstrip_blocks=True,
         finalize=_printable,
     )
-    environment.filters |= {"short_name": short_name, "shorten_texts": shorten_texts, "grouped": _grouped}
-    environment.filters |= {"explained": explain_verdict}
+    environment.filters |= {"short_name": short_name, "shorten_texts": shorten_texts}
+    answers = [pair_answer(page.outcome, page.record) for page in pairs]
     variables = "\n".join(f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS)
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
-        pairs=pairs,
+        sections=_sections(pairs, answers),
+        headline=headline(answers, findings.inconclusive_reason()) if answers else None,
         figures=figures,
+        numbers=figure_numbers(pairs, figures),
+        paper_figures=PAPER_FIGURES,
         record=record,
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        problem=findings.problem(),
-        comparisons=[comparison.lines() for comparison in comparisons],
+        comparisons=comparisons,
+        others=dict.fromkeys(answer.other for answer in answers if answer.other) or [BASELINE],
         written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in findings.written.items()],
         styles=Markup(f":root {{\n{variables}\n}}\n{styles}"),  # noqa: S704 - our own file
+        claims=paper_claims(),
         verdicts=VERDICTS,
         glossary=GLOSSARY,
         left_out_lines=left_out_lines,
         boundary_sentence=boundary_sentence,
-        certainty_sentences=certainty_sentences,
-        change_sentences=change_sentences,
+        certainty_sentence=certainty_sentence,
+        comparison_rows=comparison_rows,
+        verdict_meaning=verdict_meaning,
     )
 
 
-def _grouped(verdicts: Iterable[ExplainedVerdict], expected: Collection[str]) -> list[tuple[str, bool, list[str]]]:
-    """Group titles of questions by verdict, the worst first.
+def figure_numbers(pairs: Iterable[PairPage], figures: Iterable[PageFigure]) -> dict[str, int]:
+    """Return the number of each figure by its name, in reading order: those of all pairs, then pair by pair."""
+    names = [figure.name for figure in figures]
+    for pair in pairs:
+        names += [figure.name for figure in pair.figures]
+        names += [figure.name for sample in pair.samples for figure in sample.figures]
+    return {name: number for number, name in enumerate(names, 1)}
 
-    Returns:
-        For each group: the verdict, True if it is an expected failure, and the titles. Expected failures follow others
-        with the same verdict.
-    """
-    titles: dict[tuple[str, bool], list[str]] = {}
-    for answer in verdicts:
-        known = answer.verdict == "fails" and answer.question in expected
-        titles.setdefault((answer.verdict, known), []).append(answer.title)
-    order = sorted(titles, key=lambda key: (WORST_FIRST.index(key[0]), key[1]))
-    return [(*key, titles[key]) for key in order]
+
+def _sections(pairs: Sequence[PairPage], answers: Sequence[PairAnswer]) -> list[PairSection]:
+    """Return the pairs; those that changed or fail unexpectedly are unfolded, or the first if there are none."""
+    unfolded = [answer.noteworthy for answer in answers]
+    if not any(unfolded):
+        unfolded[:1] = [True]
+    return [
+        PairSection(
+            page,
+            answer,
+            list(map(explain_verdict, page.outcome.claims.values())),
+            [explain_verdict(result, answer.other) for result in page.outcome.regressions.values()],
+            is_open,
+        )
+        for page, answer, is_open in zip(pairs, answers, unfolded, strict=True)
+    ]
 
 
 def _printable(value: Any) -> Any:

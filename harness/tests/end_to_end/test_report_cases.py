@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_run_writes_page_figures_and_record(recorded: Cases, folder: Path) -> 
     content = json.loads((folder / "phase.json").read_text(encoding="utf-8"))
     assert list(Draft202012Validator(record_schema()).iter_errors(content)) == []
     assert list(content["pairs"]) == ["tiny-llava-tiny"]
-    assert "Nothing: inter-modal similarity" in page
+    assert "tiny-llava-tiny: nothing changed since its baseline of transformers " in page
     # The first two samples are always plotted, with a map of image and tokens each. Sample 5 was requested.
     names = {path.stem for path in (folder / "figures").iterdir()}
     assert {f"tiny-llava-tiny-tiny-{row}-{kind}" for row in (0, 1, 5) for kind in ("picture", "tokens")} <= names
@@ -58,8 +59,10 @@ def test_the_page_names_the_first_changed_layer_and_the_changes(recorded: Cases,
     assert "- `tiny-llava-tiny`, similarity: the same, sample by sample, up to residual point 2, the input" in summary
     page = (folder / "index.html").read_text(encoding="utf-8")
     # Layers 3 and 4 of 6 are swapped, so the input of layer 3 is the last unchanged residual point.
-    assert "similarity: the same, sample by sample, up to residual point 2, the input of layer 3" in page
-    assert "Differences to the baseline: weights:" in page
+    banner = page.split('class="banner')[1].split("</div>")[0]
+    assert "CHANGED: tiny-llava-tiny, first changed layer: 3" in banner
+    assert "<p>Cause: weights changed;" in banner
+    assert "<dd>residual point 2</dd>" in page
     assert 'class="verdict differs"' in page
     assert "differs here" in page
 
@@ -73,7 +76,12 @@ def test_the_page_compares_two_models(recorded: Cases, folder: Path, monkeypatch
     recorded.run(*QUICK, "--phase-against", "other", "--phase-report", "report")
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert "tiny-llava against other on tiny" in page
-    assert "the same, sample by sample" in page
+    assert '<th scope="col">tiny-llava</th><th scope="col">other</th>' in page
+    assert "<pre>" not in page
+    # The comparison is with the other model, so nothing is said about a baseline.
+    shown = page.split("<main")[1].split('<h2 id="reading"')[0]
+    assert "DIFFERENT: tiny-llava-tiny against other, first changed layer" in shown
+    assert "baseline" not in re.sub("<svg.*?</svg>|<figcaption>.*?</figcaption>", "", shown, flags=re.DOTALL)
     assert (folder / "figures" / "tiny-llava-tiny-against-other.svg").is_file()
 
 
@@ -89,7 +97,7 @@ def test_an_unmeasured_pair_is_listed_with_the_reason(
     result = recorded.run(*QUICK, "--phase-report", "report", pair=(*PAIR, "--phase-model", "broken"))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     page = (folder / "index.html").read_text(encoding="utf-8")
-    assert "<h3>Not measured</h3>" in page
+    assert "<summary>Not measured: 1 pair</summary>" in page
     assert "<b>broken-tiny</b>: the checkpoint" in page
     assert "tiny-llava-tiny" in page
 

@@ -123,7 +123,7 @@ def test_keys_reach_theme_contents_and_closed_details(browser: Any, page: str) -
         )
     assert reached[0] == "#main"
     assert reached[1].startswith("theme-")
-    assert {"#overview", "#pair-made-curves", "#reading"} <= set(reached)
+    assert {"#pair-made-curves", "#pair-made-curves:alignment"} <= set(reached)
     outline = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
     # The arrow keys select one of the three themes.

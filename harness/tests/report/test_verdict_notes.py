@@ -16,8 +16,6 @@ from harness.plugin.terminal import final_lines
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.report.markdown import markdown_summary
-from harness.report.meanings import change_sentences
-from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
 from harness.run.session_results import SessionResults
@@ -50,7 +48,8 @@ def test_differences_are_listed_before_inconclusive_verdicts(
     assert ending.startswith("FAILED: made-curves: inter differs")
     assert f"**{problem.replace('_', chr(92) + '_')}**" in markdown_summary(inconclusive_session)
     page = write_report(inconclusive_session, (), tmp_path / "report").read_text(encoding="utf-8")
-    assert '<p class="problem">The run as a whole failed: made-curves: inter differs' in page
+    banner = page.split('class="banner')[1].split("</div>")[0]
+    assert banner.index("CHANGED: made-curves") < banner.index("Undecided: ")
 
 
 def test_without_differences_only_the_inconclusive_verdicts_are_the_problem(
@@ -91,7 +90,7 @@ def test_recall_that_reproduces_with_a_changed_sample_has_a_note(tmp_path: Path)
         text = " ".join(" ".join(line.text for line in summary_lines(session, width)).split())
         assert NOTE in text
     assert f"- `made-curves`, {NOTE}" in markdown_summary(session)
-    assert f"{NOTE}." in change_sentences(*pair_outcomes(session))
+    assert f"<p>{NOTE}.</p>" in write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
 
 
 def test_one_of_128_samples_may_change_its_recall() -> None:
