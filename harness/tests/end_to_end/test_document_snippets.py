@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from harness.command.main import main
+from harness.command.measure_arguments import parse_arguments
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.models.registry import MODELS
@@ -38,7 +40,6 @@ NOT_RUN = {
     r"-m harness\.releases|^git |^vlm-phase releases": "needs a package index; tests of releases call it",
     r"--phase-trust-code": "needs a checkpoint with code; test_trusted_code.py measures one",
     r"^pytest cases/( --phase-report report)?$": "measures all bundled pairs; .ci/run does",
-    r"^vlm-phase doctor$": "reports on this machine; the tests of harness/tests/command call it",
     r"^(export|nvidia-smi|mkdir|failed=|for|do|done|results=|exit|if|fi)": "is a line of the shell",
 }
 # Commands after which the page states another exit code than 0.
@@ -93,6 +94,9 @@ def run(directory: Path, pytester: pytest.Pytester) -> Callable[[str], pytest.Ru
     def outcome(line: str) -> pytest.RunResult:
         (words,) = simple_commands(line)
         program, *arguments = words
+        if program == "vlm-phase" and arguments[0] in ("report", "doctor"):
+            code = main(arguments)
+            return pytest.RunResult(code, [], [], 0.0)
         if program == "vlm-phase":
             arguments = own_arguments(arguments)
         arguments = [str(ROOT / "cases") if argument == "cases/" else argument for argument in arguments]
@@ -103,14 +107,13 @@ def run(directory: Path, pytester: pytest.Pytester) -> Callable[[str], pytest.Ru
 
 def own_arguments(arguments: list[str]) -> list[str]:
     """Return pytest's arguments for a sub-command of `vlm-phase` that measures."""
-    from harness.command.measure_arguments import parse_arguments
-
     name, *others = arguments
     parsed = parse_arguments(others)
     assert name in ("measure", "compare", "accept-claims")
     if name == "compare":
         parsed.add("--against", parsed.models.pop())
     if name == "accept-claims":
+        # Without `-m replication`: two of the five claims are inconclusive for a random model, which fails a run of them.
         parsed.add("--accept-claims")
     return ["cases/", *parsed.command_line()]
 
@@ -121,7 +124,9 @@ def snippets(page: Path) -> list[str]:
 
 WITH_COMMANDS = [page for page in RUN if not all(map(reason_not_run, lines_of(page)))]
 WITH_PYTHON = [page for page in RUN if snippets(page) and page.name != "record.md"]  # test_record_schema.py runs those
+# The random models in place of the bundled ones fail other claims of the paper.
 RECORD = "pytest cases/ -m regression --phase-dataset scenes --phase-update-new --phase-model"
+ACCEPT = "vlm-phase accept-claims --dataset scenes"
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=page_name)
@@ -130,6 +135,7 @@ def test_the_commands_of_a_page_run(page: Path, run: Callable[[str], pytest.RunR
     for model in ("scenes-llava", "scenes-instructblip"):
         if any(model in line for line in lines):
             assert run(f"{RECORD} {model}").ret == pytest.ExitCode.OK
+            assert run(f"{ACCEPT} {model}").ret == pytest.ExitCode.OK
     for line in dict.fromkeys(lines):
         result = run(line)
         expected = next((code for pattern, code in EXIT_CODES.items() if re.search(pattern, line)), pytest.ExitCode.OK)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.command.main import SUB_COMMANDS
+from harness.command.measure_arguments import parse_arguments
 from harness.data.datasets import DATASETS
 from harness.judgement.regression import DECLARED_ASSERTIONS, DECLARED_PAIRS
 from harness.models.registry import MODELS
@@ -94,7 +96,7 @@ def test_every_command_line_parses(page: Path, parse: pytest.Pytester) -> None:
 
 def check_command(words: list[str], parse: pytest.Pytester) -> None:
     """Raise an error if a command names an option, a model, a marker, a module or an extra that does not exist."""
-    program, *arguments = words
+    program, *arguments = ("scenes-llava" if word in ("NAME", "MODEL") else word for word in words)
     if program in ("torchrun", "accelerate"):
         if "-m" in arguments:
             check_command(arguments[arguments.index("-m") + 1 :], parse)
@@ -113,10 +115,8 @@ def check_command(words: list[str], parse: pytest.Pytester) -> None:
 
 
 def check_pytest(arguments: list[str], parse: pytest.Pytester) -> None:
-    stand_ins = {"NAME": "scenes-llava", "MODEL": "scenes-llava", "ORG/LARGE": "ORG/NAME"}
     loops = {"model": "llava-1.5-7b", "dataset": "winoground", "results": "phase-results/one"}
     arguments = [re.sub(r"\$(\w+)", lambda name: loops.get(name[1], name[1]), argument) for argument in arguments]
-    arguments = [stand_ins.get(argument, argument) for argument in arguments]
     config = parse.parseconfig(*arguments)
     read_options(config)
     # The settings of the project have the markers of its own tests, the plugin registers the others.
@@ -131,11 +131,6 @@ def check_pytest(arguments: list[str], parse: pytest.Pytester) -> None:
 
 
 def check_own_command(arguments: list[str], parse: pytest.Pytester) -> None:
-    if importlib.util.find_spec("harness.command.main") is None:
-        return
-    from harness.command.main import SUB_COMMANDS
-    from harness.command.measure_arguments import parse_arguments
-
     name, *others = arguments or ["--help"]
     if name.startswith("-"):
         return
@@ -186,8 +181,11 @@ def page_version() -> str:
 
 # A sentence that states facts, and the value of each group in it. Line breaks count as blanks.
 FACTS = {
-    r"transformers (\d+\.\d+) or newer": lambda: (required("transformers"),),
-    r"torch (\d+\.\d+) or newer": lambda: (required("torch"),),
+    r"Python (\d+\.\d+), torch (\d+\.\d+) and transformers (\d+\.\d+) or newer": lambda: (
+        PROJECT["requires-python"].removeprefix(">="),
+        required("torch"),
+        required("transformers"),
+    ),
     r"Python (\d+\.\d+) or newer": lambda: (PROJECT["requires-python"].removeprefix(">="),),
     r"(\d+) of (?:the )?(\d+) (?:vision-language )?(?:model )?types(?: measured)?": lambda: (
         of_types("measured"),
