@@ -113,7 +113,7 @@ def own_arguments(arguments: list[str]) -> list[str]:
     if name == "compare":
         parsed.add("--against", parsed.models.pop())
     if name == "accept-claims":
-        # Without `-m replication`: two of the five claims are inconclusive for a random model, which fails a run of them.
+        # Without `-m replication`: two of the five claims are inconclusive here, which fails a run of them alone.
         parsed.add("--accept-claims")
     return ["cases/", *parsed.command_line()]
 
