@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -55,7 +56,7 @@ def run_cases(arguments: MeasureArguments, *defaults: str) -> int:
         arguments: the arguments of the user.
         defaults: arguments of pytest that those of the user override.
     """
-    packaged = find_spec(_CASES) is not None
+    packaged = _is_importable(bundled_cases())
     cases = _CASES if packaged else str(bundled_cases())
     line = [*(("--pyargs",) if packaged else ()), cases, "-p", _PLUGIN, "-W", _ALREADY_IMPORTED]
     if not set(arguments.unknown) & set(_CACHED):
@@ -69,3 +70,11 @@ def run_cases(arguments: MeasureArguments, *defaults: str) -> int:
         for question in arguments.similar_options():
             print(question, file=sys.stderr)
     return status
+
+
+def _is_importable(cases: Path) -> bool:
+    """Return True if the cases are a package that is installed, and not that of another clone."""
+    package = find_spec(_CASES)
+    return (
+        package is not None and package.origin is not None and Path(package.origin).resolve().parent == cases.resolve()
+    )

@@ -105,10 +105,11 @@ def pair_line(pair: Pair) -> CheckLine:
     hub = hub_cache()
     free = None if hub is None else free_gigabytes(hub)
     if weights and free is not None and free < entry.gigabytes:
-        text = f"needs {entry.gigabytes} GB of weights, and the disk of the hub's cache has {free:.1f} GB free"
-        return CheckLine(
-            name, CheckMark.PROBLEM, text, f"HF_HUB_CACHE=DIR {download_command(pair.model, pair.dataset)}"
+        text = (
+            f"{entry.gigabytes} GB of weights, and the disk of the hub's cache has {free:.1f} GB free: set "
+            "HF_HUB_CACHE to a directory on a larger one"
         )
+        return CheckLine(name, CheckMark.PROBLEM, text, download_command(pair.model, pair.dataset))
     return CheckLine(name, CheckMark.MISSING, " and ".join(absent), download_command(pair.model, pair.dataset))
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: The name of the plugin: that of its entry point, and the one for `-p` and `pytest_plugins`.
 PLUGIN = "harness.plugin.hooks"
 CASES_PACKAGE = "harness.cases"
+#: The key by which a worker of pytest-xdist learns that the command `vlm-phase` runs pytest.
+COMMAND_RUNS = "phase_command"
 SESSION: pytest.StashKey[PhaseSession] = pytest.StashKey()
 _PREVIOUS_INTERFACE = pytest.StashKey[Interface]()
 _MODULES = (
@@ -87,6 +89,8 @@ def is_active(config: pytest.Config) -> bool:
 
 def use_pytest_words(config: pytest.Config) -> None:
     """Write later messages in the words of pytest, unless the command `vlm-phase` runs it."""
+    if getattr(config, "workerinput", {}).get(COMMAND_RUNS):
+        use(COMMAND)
     if current() != COMMAND and _PREVIOUS_INTERFACE not in config.stash:
         cases = cases_argument(config)
         config.stash[_PREVIOUS_INTERFACE] = use(pytest_on(cases) if cases else PYTEST)

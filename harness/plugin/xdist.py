@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.plugin.activation import use_pytest_words
+from harness.interface import COMMAND, current
+from harness.plugin.activation import COMMAND_RUNS, use_pytest_words
 from harness.plugin.fixtures import SESSION, is_worker
 from harness.profile.pair import Pair
 
@@ -50,6 +51,12 @@ def model_of(nodeid: str, pairs: Iterable[Pair]) -> str:
     names = {pair: str(pair).encode("unicode_escape").decode("ascii") for pair in pairs}
     named = [pair for pair, name in names.items() if re.search(rf"(?:^|-){re.escape(name)}(?:-|$)", parameters)]
     return max(named, key=lambda pair: len(str(pair))).model if named else ""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker, which is a process of its own, that the command runs pytest."""
+    node.workerinput[COMMAND_RUNS] = current() == COMMAND
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,9 +15,14 @@ from harness.models.bundled import language
 from harness.models.registry import MODELS
 
 
+def set_free_disk(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=gigabytes * 1e9))
+
+
 @pytest.fixture
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without weights and data; returns the empty cache."""
+    """A machine without weights and data, with 100 GB of free disk; returns the path of the cache."""
+    set_free_disk(monkeypatch, 100)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for dataset in DATASETS.values():
         monkeypatch.delenv(dataset.variable or "-", raising=False)
@@ -64,6 +70,19 @@ def test_an_obstacle_of_the_bundled_pairs_has_exit_code_1(
     bare_machine.write_text("a file")
     assert main(["doctor"]) == 1
     assert "problem  cache:" in capsys.readouterr().out
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_a_problem_of_their_pairs_only(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_free_disk(monkeypatch, 20)
+    assert main(["doctor"]) == 0
+    output = capsys.readouterr().out
+    assert "missing  llava-1.5-7b on winoground: 14.1 GB of weights and its data\n" in output
+    assert "problem  instructblip-vicuna-7b on winoground: 31.7 GB of weights, and the disk" in output
+    set_free_disk(monkeypatch, 0.1)
+    assert main(["doctor"]) == 1
+    assert "problem  language model: it needs 0.8 GB, and the disk of" in capsys.readouterr().out
 
 
 def test_data_on_disk_is_recognised(
