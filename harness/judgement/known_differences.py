@@ -1,4 +1,7 @@
-"""The known differences: a file beside the baselines lists claims known to fail on a pair, with measured reasons."""
+"""The known differences: a file beside the baselines lists claims known to fail on a pair, with measured reasons.
+
+A table of the user replaces the bundled table of the same pair.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import PhaseError
+from harness.storage.project_files import bundled_baselines
 
 if TYPE_CHECKING:
     from harness.analysis.claims import Claim
@@ -24,12 +28,15 @@ class KnownDifferencesError(PhaseError):
 
 
 def known_differences(baselines: Path) -> dict[str, dict[str, str]]:
-    """Return the reasons by pair and claim; empty if the directory has no such file.
+    """Return the reasons by pair and claim: those of the directory, and the bundled ones of other pairs.
 
     Raises:
-        KnownDifferencesError: the file is not TOML, or holds anything but a table of reasons per pair.
+        KnownDifferencesError: a file is not TOML, or holds anything but a table of reasons per pair.
     """
-    path = baselines / KNOWN_DIFFERENCES
+    return _read_tables(bundled_baselines() / KNOWN_DIFFERENCES) | _read_tables(baselines / KNOWN_DIFFERENCES)
+
+
+def _read_tables(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
     try:

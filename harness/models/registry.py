@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import print_to_stderr
-from harness.models.checkpoints.foreign_formats import no_configuration
 from harness.models.prompts.chat_templates import BARE, LLAVA
 from harness.storage.file_names import file_name
 
@@ -201,6 +200,9 @@ def _refuse_path(text: str) -> None:
         raise LookupError(f"{text!r} is a file: give the directory that holds it, {str(path.parent)!r}")
     if path.is_dir():
         if not (path / "config.json").is_file():
+            # Imported late, because pytest imports this module in every project.
+            from harness.models.checkpoints.foreign_formats import no_configuration
+
             raise LookupError(f"the directory {text!r} {no_configuration(path)}")
     elif path.is_absolute() or text.startswith((".", "~")) or text.endswith("/") or len(path.parts) > 2:
         raise LookupError(f"there is no directory {text!r}{_nearest(path)}: check the path")

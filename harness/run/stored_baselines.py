@@ -17,6 +17,7 @@ from harness.run.loaded_model import LoadedModel
 from harness.run.options import Options
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import file_name
+from harness.storage.project_files import bundled_baselines
 
 if TYPE_CHECKING:
     from harness.analysis.calibration import Calibration
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 class StoredBaselines:
     """Finds and writes the baselines of pairs, and notes in the session's results which it read and wrote.
 
+    Pairs of the project without an own baseline are compared with the bundled ones, which are only read.
     Of several processes only the first reads and writes files; it sends the baselines to the others.
     """
 
@@ -55,9 +57,22 @@ class StoredBaselines:
         from harness.baselines.stored_files import BaselineError, baseline_paths
 
         try:
-            return bool(baseline_paths(self.options.baselines, pair.model, pair.dataset))
+            return bool(baseline_paths(self._directory(pair), pair.model, pair.dataset))
         except BaselineError:
             return False
+
+    def _directory(self, pair: Pair) -> Path:
+        """Return the directory that holds a pair's baseline; a bundled one if the project's pair has no other.
+
+        Options that write baselines read only the directory that they write to.
+        """
+        from harness.baselines.stored_files import baseline_paths
+
+        options, bundled = self.options, bundled_baselines()
+        writes = options.update or options.update_new or options.calibrate
+        if writes or not options.is_bundled(pair) or baseline_paths(options.baselines, pair.model, pair.dataset):
+            return options.baselines
+        return bundled if baseline_paths(bundled, pair.model, pair.dataset) else options.baselines
 
     def will_replace(self, pair: Pair, profile: Profile) -> bool:
         """Return True if --phase-update with a reason replaces, or has replaced, the stored numbers of a pair."""
@@ -79,13 +94,17 @@ class StoredBaselines:
 
         root = self.options.baselines
         try:
-            stored = self.processes.run_on_first(f"the baseline of {pair}", lambda: find_baseline(root, profile))
+            stored = self.processes.run_on_first(
+                f"the baseline of {pair}", lambda: find_baseline(self._directory(pair), profile)
+            )
         except BaselineError as error:
             missing = isinstance(error, MissingBaselineError)
             if missing and not (self.options.update or self.options.update_new):
                 raise MissingBaselineError(
-                    f"no baseline for {pair} in {root}; record one with: pytest cases/ --phase-model "
-                    f"{self.options.model_argument(pair.model)} --phase-dataset {pair.dataset} --phase-update-new"
+                    f"no baseline for {pair} in {root}; record one with: "
+                    + measure_command(
+                        self.options.model_argument(pair.model), pair.dataset, option_text("update_new", "True")
+                    )
                 ) from None
             if not (self.options.update or missing):
                 raise

@@ -6,8 +6,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
 from harness.errors import PhaseError
 
 CACHE_VARIABLE = "VLM_PHASE_CACHE"
@@ -23,6 +21,9 @@ def default_cache() -> Path:
     Raises:
         CacheError: the user has no home directory, as with an arbitrary user id in a container.
     """
+    # Imported late, because pytest imports this module in every project.
+    from platformdirs import user_cache_dir
+
     value = os.environ.get(CACHE_VARIABLE)
     with suppress(RuntimeError):
         cache = Path(value).expanduser() if value else Path(user_cache_dir("vlm-phase-harness", appauthor=False))

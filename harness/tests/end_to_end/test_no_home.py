@@ -33,7 +33,7 @@ def test_the_default_cache_directory_is_an_error(project: pytest.Pytester, monke
     with pytest.raises(pytest.UsageError, match=SENTENCE):
         read_options(project.parseconfig())
     # Some releases of platformdirs return the path unexpanded.
-    monkeypatch.setattr("harness.storage.cache_directory.user_cache_dir", lambda *_, **__: "~/.cache/vlm-phase-harness")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: "~/.cache/vlm-phase-harness")
     with pytest.raises(CacheError, match=SENTENCE):
         default_cache()
 
