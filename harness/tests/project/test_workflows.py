@@ -26,6 +26,8 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 GPU = ROOT / ".github" / "workflows" / "gpu.yml"
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAPER_PAIRS = {(name, data) for name, entry in MODELS.items() if not entry.bundled for data in PAPER_DATASETS}
+# The major versions of late 2026; older ones run on versions of Node.js that GitHub removes.
+ACTIONS = {"actions/checkout": 7, "actions/setup-python": 7, "actions/upload-artifact": 7}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -93,9 +95,16 @@ def test_a_workflow_is_complete(path: Path) -> None:
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step)
             if "uses" in step:
-                assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+                action, _, version = step["uses"].partition("@v")
+                assert int(version) == ACTIONS[action]
             # The shell would execute an input that is expanded inside a script.
             assert "${{" not in step.get("run", "")
+
+
+def test_only_a_repository_that_declares_a_gpu_runner_waits_for_one() -> None:
+    jobs = {path.name: job for path in WORKFLOWS for job in workflow(path)["jobs"].values()}
+    guarded = {name for name, job in jobs.items() if job.get("if") == "vars.VLM_PHASE_GPU == 'true'"}
+    assert guarded == {name for name, job in jobs.items() if "self-hosted" in job["runs-on"]} == {"gpu.yml"}
 
 
 def test_the_cpu_workflow_runs_the_script() -> None:
@@ -199,7 +208,7 @@ def test_the_documented_commands_parse_and_record_every_pair_of_the_paper(projec
     assert recorded == PAPER_PAIRS
     loops = dict(re.findall(r"for (\w+) in ([^;]+);", shell(page)))
     assert set(product(loops["model"].split(), loops["dataset"].split())) == PAPER_PAIRS
-    names = {"VLM_PHASE_KEPT", "HF_TOKEN", *(d.variable for d in DATASETS.values() if d.variable)}
+    names = {"VLM_PHASE_GPU", "VLM_PHASE_KEPT", "HF_TOKEN", *(d.variable for d in DATASETS.values() if d.variable)}
     text = page.read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in names)
 
