@@ -39,7 +39,6 @@ NOT_RUN = {
     r" -n 2 ": "needs several workers; test_xdist.py starts them",
     r"-m harness\.releases|^git |^vlm-phase releases": "needs a package index; tests of releases call it",
     r"--phase-trust-code": "needs a checkpoint with code; test_trusted_code.py measures one",
-    r"^pytest cases/$": "measures all bundled pairs; .ci/run does",
     r"^(export|nvidia-smi|mkdir|failed=|for|do|done|results=|exit|if|fi)": "is a line of the shell",
 }
 # Commands after which the page states another exit code than 0.

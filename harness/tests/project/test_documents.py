@@ -48,8 +48,6 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if re.match(r"(https?|mailto):", link):
             continue
         name, _, anchor = link.partition("#")
-        if name == "CITATION.cff":
-            continue
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), f"{page_name(page)}: {link}"
         if anchor and target.suffix == ".md":
