@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from harness.analysis.claims import CLAIMS, PHASES
@@ -28,6 +29,7 @@ class PairAnswer:
     """The answer on a pair; `other` is "the baseline" or the model that it is compared with, empty without either.
 
     `versions` are those of the baseline. `against` is True if `other` is a model. `change` is None if nothing changed.
+    `reference` maps claims to their verdicts if the pair is the one that others are compared with, else it is empty.
     """
 
     outcome: PairOutcome
@@ -35,6 +37,7 @@ class PairAnswer:
     other: str
     versions: str
     against: bool
+    reference: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def since(self) -> str:
@@ -57,7 +60,8 @@ class PairAnswer:
         """Return the cell of a claim."""
         result = self.outcome.claims.get(name)
         if result is None:
-            return AnswerCell("", "not judged", "faint")
+            verdict = self.reference.get(name, "")
+            return AnswerCell(verdict, verdict or "not judged", "" if verdict else "faint")
         if name in self.outcome.opposite:
             return AnswerCell(result.verdict, f"{result.verdict}, unlike {self.other or 'the other model'}", "bad")
         if result in self.outcome.findings:
@@ -81,7 +85,7 @@ class PairAnswer:
         """Return the cell of the comparison with the baseline or the other model."""
         verdicts = [result.verdict for result in self.outcome.regressions.values()]
         if not verdicts:
-            return AnswerCell("", "not compared", "faint")
+            return AnswerCell("", "the other model" if self.reference else "not compared", "faint")
         if self.change is not None:
             where = f" at layers {self.change.layers}" if self.change.layers else ""
             return AnswerCell("differs", f"{'differs' if self.against else 'changed'}{where}", "bad")
@@ -108,16 +112,19 @@ class Headline(NamedTuple):
     lines: tuple[str, ...]
 
 
-def pair_answer(outcome: PairOutcome, record: Mapping[str, Any]) -> PairAnswer:
+def pair_answer(
+    outcome: PairOutcome, record: Mapping[str, Any], reference: Mapping[str, str] = MappingProxyType({})
+) -> PairAnswer:
     """Return the answer on a pair.
 
     Args:
         outcome: the outcome of the pair.
         record: the record of the pair, which names what it is compared with.
+        reference: the verdicts by claim of the pair that others are compared with.
     """
     baseline = record["baseline"] if outcome.regressions else None
     if baseline is None:
-        return PairAnswer(outcome, None, "", "", against=False)
+        return PairAnswer(outcome, None, "", "", against=False, reference=reference)
     model, environment = baseline.get("model"), baseline["environment"]
     versions = f"transformers {environment['transformers']}, torch {environment['torch']}"
     other = short_name(model) if model else BASELINE

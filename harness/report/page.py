@@ -103,7 +103,11 @@ def render_page(
         finalize=_printable,
     )
     environment.filters |= {"short_name": short_name, "shorten_texts": shorten_texts}
-    answers = [pair_answer(page.outcome, page.record) for page in pairs]
+    references = {
+        pair: {name: str(claim.verdict) for name, claim in findings.claims(pair).items()}
+        for pair in findings.compared_pairs().values()
+    }
+    answers = [pair_answer(page.outcome, page.record, references.get(page.outcome.pair, {})) for page in pairs]
     variables = "\n".join(f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS)
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness.judgement.known_differences import KNOWN_DIFFERENCES
 from harness.report.write import write_report
 from harness.tests.support.drawings import HOSTILE, synthetic_drawing
 from harness.tests.support.judged import judge_profiles, make_differing_profile
@@ -86,11 +87,31 @@ def test_no_console_message_no_sideways_scroll_and_all_figures(browser: Any, pag
         assert down > 50, name
 
 
+def test_four_pairs_as_expected_fit_eight_screens_and_answer_on_the_first(browser: Any, tmp_path: Path) -> None:
+    profiles = [dataclasses.replace(synthetic_profile(), dataset=f"set-{number}") for number in range(4)]
+    drawn = [dataclasses.replace(profile, drawings=(synthetic_drawing(),)) for profile in profiles]
+    session = judge_profiles(tmp_path / "kept", *drawn)
+    known = "".join(f'[{pair}]\nintra-modal = "measured"\n' for pair in session.profiles)
+    (tmp_path / "kept" / KNOWN_DIFFERENCES).write_text(known, encoding="utf-8")
+    index = write_report(session, (), tmp_path / "report")
+    # Otherwise the page scrolls smoothly, which takes time.
+    shown(browser, index.as_uri(), 1400, prefers_reduced_motion="reduce")
+    # A screen is 900 pixels high; the page is as it opens, before anything is unfolded by hand.
+    assert browser.execute_script("return document.documentElement.scrollHeight") <= 8 * 900
+    bottom = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+    assert browser.execute_script(bottom, "#phase-diagram svg") <= 900
+    # A link of the table opens the folded details of another pair.
+    browser.find_element("css selector", 'a[href="#pair-made-set-3:alignment"]').click()
+    top = "return document.getElementById('pair-made-set-3:alignment').getBoundingClientRect().top"
+    assert 0 < browser.execute_script(top) < 900
+    assert browser.execute_script("return document.querySelectorAll('details.pair[open]').length") == 2
+
+
 def test_markup_in_a_caption_is_not_executed(browser: Any, page: str) -> None:
     shown(browser, page, 1400)
     # No alert opened, and the page has no elements from the text.
     assert browser.execute_script("return document.querySelectorAll('script, img, iframe').length") == 0
-    assert "alert(1)" in browser.find_element("tag name", "body").text
+    assert "alert(1)" in browser.execute_script("return document.body.textContent")
 
 
 def test_text_has_contrast_on_dark_pages(browser: Any, page: str) -> None:
@@ -144,7 +165,7 @@ def test_print_includes_closed_details_and_is_light(browser: Any, page: str) -> 
     )
     wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 20)
     assert wait.until(lambda driver: driver.execute_script(unfolded), "tables in closed details are not printed")
-    assert browser.execute_script("return getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.execute_script("return getComputedStyle(document.querySelector('fieldset')).display") == "none"
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert printed.startswith(b"%PDF")

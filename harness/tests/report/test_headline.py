@@ -59,6 +59,17 @@ def test_findings_fail_nothing(session: SessionResults) -> None:
     assert without.lines == ("Of the paper's 5 claims: 4 hold, 1 fails (a finding).",)
 
 
+def test_the_reference_of_a_comparison_shows_its_claims(session: SessionResults) -> None:
+    record = report_record(session)["pairs"]["made-curves"]
+    (outcome,) = pair_outcomes(session)
+    bare = dataclasses.replace(outcome, claims={}, regressions={})
+    answer = pair_answer(bare, record, {"alignment": "holds", "intra-modal": "fails"})
+    assert answer.claim("alignment") == ("holds", "holds", "")
+    assert answer.claim("intra-modal") == ("fails", "fails", "")
+    assert answer.claim("inter-modal").words == "not judged"
+    assert answer.comparison().words == "the other model"
+
+
 def test_undecided_verdicts_are_not_called_unchanged(session: SessionResults) -> None:
     outcome = pair_outcomes(session)[0]
     known = {"intra-modal": "measured"}
