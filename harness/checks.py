@@ -23,9 +23,23 @@ from harness.report.messages import (
     baseline_file_lines,
     boundary_lines,
     changed_measure_lines,
+    changed_samples_brief,
+    differing_brief,
     fold_message,
+    part_brief,
     phase_lines,
 )
+
+
+class CheckError(AssertionError):
+    """A failed check, with the full message; `brief` is one sentence for the terminal of pytest."""
+
+    def __init__(self, message: str, brief: str) -> None:
+        super().__init__(message)
+        self.brief = brief
+
+    def __reduce__(self) -> tuple[type[CheckError], tuple[str, str]]:
+        return CheckError, (str(self), self.brief)
 
 
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
@@ -63,13 +77,14 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
             )
         return
     if comparison.inputs.changed:
-        _fail(_regression(profile, baseline, comparison.inputs.changed, comparison.findings))
+        lines = _regression(profile, baseline, comparison.inputs.changed, comparison.findings)
+        _fail(lines, f"{comparison.family.name}: {comparison.inputs.changed.split('; ')[0]}")
     if comparison.irreproducible_reason:
         pytest.skip(reason_text("not compared sample by sample:", comparison.irreproducible_reason))
     # Per-sample comparison is exact, so a changed sample fails even if the mean is inconclusive.
     changed = [finding for finding in comparison.findings if finding.agreement.reproduced is False]
     if changed:
-        _fail(_regression(profile, baseline, "", changed))
+        _fail(_regression(profile, baseline, "", changed), changed_samples_brief(comparison.family.name, changed))
 
 
 def check_equivalent(profile: Profile, baseline: Baseline, comparison: Comparison, *, strict: bool = False) -> None:
@@ -93,14 +108,16 @@ def check_equivalent(profile: Profile, baseline: Baseline, comparison: Compariso
     __tracebackhide__ = True
     differing = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.DIFFERS]
     if differing:
-        _fail(_regression(profile, baseline, comparison.inputs.changed, differing))
+        lines = _regression(profile, baseline, comparison.inputs.changed, differing)
+        _fail(lines, differing_brief(comparison.family.name, differing))
     inconclusive = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.INCONCLUSIVE]
     if inconclusive:
         lines = _regression(profile, baseline, comparison.inputs.changed, inconclusive)
-        if strict:
-            _fail(lines)
         needed = max(finding.agreement.mean.n_needed or 0 for finding in inconclusive)
-        pytest.xfail(fold_message([f"inconclusive{f', needs about n = {needed}' if needed else ''}:", *lines]))
+        head = f"inconclusive{f', needs about n = {needed}' if needed else ''}"
+        if strict:
+            _fail(lines, f"{comparison.family.name}: {head}")
+        pytest.xfail(fold_message([f"{head}:", *lines]))
 
 
 def check_boundaries(
@@ -180,7 +197,7 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     lines += [f"  {line}" for line in control_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
         pytest.xfail(fold_message(lines))
-    _fail(lines)
+    _fail(lines, f"{claim.name} {claim.verdict}: {measured_reason(claim)}")
 
 
 def opposite_claims_text(claims: Mapping[str, Claim], dataset: str) -> str:
@@ -226,7 +243,8 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
                 f"  {timing.ratio:.3f} x plain {join_unbroken(interval)} baseline {baseline_ratio:.3f} x; "
                 f"fails if the lower end exceeds {result.margin:g} x the baseline",
                 *baseline_file_lines(where),
-            ]
+            ],
+            f"hooked inference became slower: {timing.ratio:.2f} x plain, {baseline_ratio:.2f} x in the baseline",
         )
 
 
@@ -248,7 +266,7 @@ def _conclude(
     if verdict is Verdict.INCONCLUSIVE and not strict:
         n_needed = max((part.n_needed or 0 for part in parts), default=0)
         pytest.xfail(fold_message([f"inconclusive{f', needs about n = {n_needed}' if n_needed else ''}:", *lines]))
-    _fail(lines)
+    _fail(lines, f"{subject} {verdict}: {'; '.join(map(part_brief, parts)) or lines[1].strip()}")
 
 
 def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> list[str]:
@@ -256,6 +274,6 @@ def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iter
     return [*([first] if first else []), *lines, *baseline_comparison_lines(profile, baseline)]
 
 
-def _fail(lines: Iterable[str]) -> None:
+def _fail(lines: Iterable[str], brief: str) -> None:
     __tracebackhide__ = True
-    raise AssertionError(fold_message(lines))
+    raise CheckError(fold_message(lines), brief)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.plugin.fixtures import SESSION, is_worker, write_line
+from harness.errors import printable
+from harness.plugin.fixtures import SESSION, is_worker
+from harness.report.layout import Line
 from harness.run.options import Options
 from harness.run.session_results import SessionResults
 from harness.storage.files import unwritable_reason
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 _COMPARED = pytest.StashKey["list[ModelComparison]"]()
 _WRITTEN = pytest.StashKey["list[str]"]()
+_PROBLEMS = pytest.StashKey["list[str]"]()
 
 
 def unwritable_output(options: Options) -> str:
@@ -58,6 +62,17 @@ def written_outputs(config: pytest.Config) -> list[str]:
     return config.stash.get(_WRITTEN, [])
 
 
+def output_problems(config: pytest.Config) -> list[str]:
+    """Return why outputs are missing that the run was to write."""
+    return config.stash.get(_PROBLEMS, [])
+
+
+def write_lines(terminalreporter: Any, lines: Iterable[Line]) -> None:
+    """Write lines in their colours; control characters are escaped."""
+    for line in lines:
+        terminalreporter.write_line(printable(line.text), **({line.colour: True} if line.colour else {}))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the requested outputs; only the controller of xdist or the first of several processes does so."""
     config = session.config
@@ -67,8 +82,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     known = {sample for profile in findings.profiles.values() for sample in profile.sample_ids}
     for sample in (sample for sample in state.options.draw if sample not in known):
-        write_line(
-            config, f"--phase-draw {sample}: no pair of this run has a sample with this id; phase.json lists all ids"
+        config.stash.setdefault(_PROBLEMS, []).append(
+            f"--phase-draw {sample}: no pair of this run has a sample with this id; phase.json lists all ids"
         )
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
     # The record is written first, so that the numbers exist even if a later output fails.
@@ -80,7 +95,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             config.stash.setdefault(_WRITTEN, []).append(write(findings, session_comparisons(config), path))
         except Exception as error:  # The terminal summary must appear even if an output cannot be written.
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            write_line(config, f"--phase-{name} {path} could not be written: {reason}")
+            config.stash.setdefault(_PROBLEMS, []).append(f"--phase-{name} {path} could not be written: {reason}")
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 

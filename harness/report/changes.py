@@ -8,21 +8,18 @@ from dataclasses import dataclass
 
 from harness.analysis.boundary_agreement import BoundaryShift
 from harness.analysis.interval_agreement import IntervalFinding
-from harness.analysis.monotone import Monotonicity
-from harness.interface import measure_command, option_text
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, Result
 from harness.judgement.side_by_side import Trace, reading_traces
 from harness.profile.measures import RECALL, layer_ranges
 from harness.profile.profile import Profile
+from harness.report.messages import accept_command, part_brief, short_title
 from harness.report.outcomes import PairOutcome
 
 _AFTER_LAST = "first change: after the last layer, in the final norm or the unembedding"
 _BEFORE_FIRST = "first change: before layer 1, in the embeddings"
 # Beyond this length the layers are named by their first and last.
 _LONGEST_LAYERS = 24
-_REASON = "TEXT"
-_NOT_MONOTONE = "not monotone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,45 +61,22 @@ def pair_change(outcome: PairOutcome) -> PairChange | None:
     )
 
 
-def accept_command(profile: Profile) -> str:
-    """Return the command that accepts a change as the new baseline."""
-    return measure_command(
-        profile.model, profile.dataset, option_text("update", "True"), option_text("reason", _REASON)
-    )
-
-
 def part_text(part: Evidence) -> str:
     """Return the change of a measure, boundary or phase with its size and margin."""
-    match part.source:
-        case Finding(agreement=agreement) if part.verdict == "equivalent":
-            largest = f" by up to {agreement.largest:.2g}" if agreement.largest is not None else ""
-            return (
-                f"{_title(part)}: {agreement.beyond_tolerance} of {agreement.compared} samples changed{largest}, "
-                f"the mean within its margin {part.margin:.2g}"
-            )
-        case Finding(measure=measure) as finding:
-            return f"{_title(part)} {part.effect:+.2g} at {measure.axis.name} {finding.worst_position}{_margin(part)}"
-        case BoundaryShift() as shift:
-            return f"{part.title} from layer {shift.baseline:.3g} to {shift.measured:.3g}{_margin(part)}"
-        case IntervalFinding(baseline=before, measured=after):
-            words = [_NOT_MONOTONE if answer is Monotonicity.VIOLATED else str(answer) for answer in (before, after)]
-            return f"{part.title} at {part.location}: {words[0]} before, {words[1]} now"
-    return part.title
+    source = part.source
+    if isinstance(source, Finding) and part.verdict == "equivalent":
+        agreement = source.agreement
+        largest = "" if agreement.largest is None else f" by up to {agreement.largest:.2g}"
+        changed = f"{agreement.beyond_tolerance} of {agreement.compared} samples changed{largest}"
+        return f"{short_title(part.title)}: {changed}, the mean within its margin {part.margin:.2g}"
+    return part_brief(source) if isinstance(source, Finding | BoundaryShift | IntervalFinding) else part.title
 
 
 def undecided_text(part: Evidence) -> str:
     """Return the name of an undecided measure, and about how many samples would decide."""
     source = part.source
     needed = source.agreement.mean.n_needed if isinstance(source, Finding) else getattr(source, "n_needed", None)
-    return f"{_title(part)} (about {needed} samples decide)" if needed else _title(part)
-
-
-def _title(part: Evidence) -> str:
-    return part.title.replace(" of the last token", "")
-
-
-def _margin(part: Evidence) -> str:
-    return f", margin {part.margin:.2g}"
+    return f"{short_title(part.title)} (decided by about {needed} samples)" if needed else short_title(part.title)
 
 
 def _excess(part: Evidence) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tabulate import tabulate
@@ -69,6 +69,11 @@ def fold(text: str, width: int, hanging_indent: int = 2, first_offset: int = 0) 
         return [""]
     lines[0] = lines[0][first_offset:]
     return [line.replace(_NO_BREAK_SPACE, " ") for line in lines]
+
+
+def fold_lines(texts: Iterable[str], width: int, colour: str = "") -> list[Line]:
+    """Fold texts into lines of at most `width` characters, all in one colour."""
+    return [Line(line, colour) for text in texts for line in fold(text, width)]
 
 
 def reason_text(head: str, reason: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,14 +12,15 @@ from harness.analysis.interval_agreement import IntervalAgreement, IntervalFindi
 from harness.analysis.mean_difference import Verdict, View
 from harness.analysis.monotone import Answer, Monotonicity
 from harness.baselines.store import Baseline
+from harness.interface import current, measure_command, option_text
 from harness.judgement.regression import Finding
 from harness.judgement.results import format_largest_change
-from harness.models.registry import MODELS
 from harness.profile.profile import Profile
 from harness.report.layout import MESSAGE_WIDTH, fold, join_unbroken, unbroken
 
 # The columns that pytest fills before the first line of a message.
 _PREFIX_WIDTH = len("AssertionError: ")
+_NOT_MONOTONE = "not monotone"
 
 
 def fold_message(lines: Iterable[str]) -> str:
@@ -76,7 +77,7 @@ def boundary_lines(shift: BoundaryShift, agreement: BoundaryAgreement) -> list[s
 
 def phase_lines(finding: IntervalFinding, agreement: IntervalAgreement) -> list[str]:
     """Return two lines: the answers about a phase in the baseline and in this run, and the numbers."""
-    answer_texts: dict[Answer, str] = {Monotonicity.VIOLATED: "not monotone"}
+    answer_texts: dict[Answer, str] = {Monotonicity.VIOLATED: _NOT_MONOTONE}
     before, after = (
         answer_texts.get(finding.baseline, finding.baseline),
         answer_texts.get(finding.measured, finding.measured),
@@ -112,16 +113,64 @@ def baseline_comparison_lines(profile: Profile, baseline: Baseline) -> list[str]
         changes += "; the baseline stores no configuration to compare"
     if baseline.by_id:
         return [f"  between the two models: {changes}", f"  compared with {baseline.describe()}"]
-    accepting = "--phase-update --phase-reason TEXT"
-    command = f"the same command with {accepting}"
-    if profile.model in MODELS:
-        command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} {accepting}"
     # Users copy the command, so it is never folded.
     return [
         f"  since the baseline: {changes}",
         *baseline_file_lines(baseline.describe()),
-        unbroken(f"  intended? {command}"),
+        unbroken(f"  intended? {accept_command(profile)}"),
     ]
+
+
+def accept_command(profile: Profile) -> str:
+    """Return the command that accepts a change as the new baseline; a Python session is told to record it anew."""
+    if current().prefix is None:
+        return "record the baseline again"
+    options = option_text("update", "True"), option_text("reason", "TEXT")
+    return measure_command(profile.model, profile.dataset, *options)
+
+
+def changed_samples_brief(family: str, findings: Sequence[Finding]) -> str:
+    """Return how many samples of a family changed, where, and the largest change, in one sentence."""
+    axis = findings[0].measure.axis
+    indices = {index for finding in findings if finding.measure.axis is axis for index in finding.indices}
+    most = max(findings, key=lambda finding: finding.agreement.beyond_tolerance).agreement
+    largest = max(finding.agreement.largest or 0.0 for finding in findings)
+    return (
+        f"{family}: {most.beyond_tolerance} of {most.compared} samples changed at {axis.describe(indices)}, "
+        f"by up to {largest:.2g}"
+    )
+
+
+def differing_brief(family: str, findings: Sequence[Finding]) -> str:
+    """Return where a family differs and its largest difference in margins, in one sentence."""
+    worst = max(findings, key=lambda finding: abs(finding.agreement.mean.effect) / finding.agreement.mean.margin)
+    axis = worst.measure.axis
+    indices = {index for finding in findings if finding.measure.axis is axis for index in finding.indices}
+    return f"{family} differs at {axis.describe(indices)}: {part_brief(worst)}"
+
+
+def part_brief(part: Finding | BoundaryShift | IntervalFinding) -> str:
+    """Return the change of a measure, boundary or phase with its size and margin in one sentence."""
+    match part:
+        case Finding(measure=measure, agreement=agreement):
+            mean = agreement.mean
+            position = f"{measure.axis.name} {part.worst_position}"
+            return f"{short_title(measure.title)} {mean.effect:+.2g} at {position}, margin {mean.margin:.2g}"
+        case BoundaryShift():
+            moved = f"layer {part.baseline:.3g} to {part.measured:.3g}"
+            return f"{part.kind} {part.index} from {moved}, margin {part.margin:.2g}"
+        case IntervalFinding():
+            words = [
+                _NOT_MONOTONE if answer is Monotonicity.VIOLATED else answer
+                for answer in (part.baseline, part.measured)
+            ]
+            phase = f"phase {PHASES[part.phase - 1]}, residual points {part.first}-{part.last}"
+            return f"{phase}: {words[0]} before, {words[1]} now"
+
+
+def short_title(title: str) -> str:
+    """Return the title of a measure without the token, which is the same in all of them."""
+    return title.replace(" of the last token", "")
 
 
 def baseline_file_lines(description: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from harness.analysis.agreement import Agreement
@@ -23,9 +24,21 @@ from harness.profile.measures import chance_measure
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
+from harness.report.layout import unbroken
 from harness.report.verdict_words import BAD, GOOD, OPEN, QUESTIONS, VERDICTS
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
+
+#: The marks of claims and their meanings; `x` is pytest's letter for an expected failure.
+CLAIM_MARKS: Mapping[str, str] = MappingProxyType(
+    {"+": "holds", "x": "fails as expected", "f": "fails (a finding)", "?": "inconclusive", "!": "unexpected"}
+)
+_VERBS = {
+    "reproduces": "reproduces {}",
+    "equivalent": "equivalent to {}",
+    "inconclusive": "inconclusive against {}",
+    "differs": "differs from {}",
+}
 
 
 class QuestionGroup(NamedTuple):
@@ -99,6 +112,32 @@ class PairOutcome:
     def regression_groups(self) -> list[QuestionGroup]:
         """Return families, boundaries and intervals by verdict; changes within the margin are a group of their own."""
         return _groups({name: _regression(result) for name, result in self.regressions.items()})
+
+    def claim_marks(self) -> dict[str, str]:
+        """Return the mark of each claim, a key of `CLAIM_MARKS`."""
+        return {name: self._claim_mark(result) for name, result in self.claims.items()}
+
+    def _claim_mark(self, result: Result) -> str:
+        if self._claim(result)[1] == BAD:
+            return "!"
+        if result in self.findings:
+            return "f"
+        return "x" if result.verdict == "fails" else VERDICTS[result.verdict].mark
+
+    def verdict_text(self) -> str:
+        """Return the verdict against the baseline, or the other model; the worst verdict comes first."""
+        other = self.compared_with
+        groups = self.regression_groups()[::-1]
+        if not groups:
+            return "no baseline compared"
+        if len(groups) == 1:
+            return _VERBS.get(groups[0].label, groups[0].label).format(other)
+        return "; ".join(f"{unbroken(group.label)}: {', '.join(group.questions)}" for group in groups)
+
+    @property
+    def compared_with(self) -> str:
+        """The other model, or `its baseline`."""
+        return self.baseline.label if self.baseline is not None and self.baseline.by_id else "its baseline"
 
     def unexpected(self) -> list[Result]:
         """Return the verdicts that fail a test: changes, and claims whose verdict is not the known one."""

@@ -46,6 +46,7 @@ class MeasuredPairs:
             self._missing[pair] = reason = self.options.unavailable(pair)[0]
             if reason:
                 self.results.unmeasured[pair] = reason
+                self.results.unavailable.add(pair)
         return self._missing[pair]
 
     def samples(self, pair: Pair, n: int) -> Sequence[Sample]:

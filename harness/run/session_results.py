@@ -32,11 +32,11 @@ class SessionResults:
 
     `collected` holds the pairs of the selected tests, `baselines` the baselines of regression verdicts, and `weights`
     the hashes of each model's parts. `matched` holds the baselines read, `written` the files written and why.
-    `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured. `reported` holds
-    the pairs whose claims are reported and fail no test, `unrecorded` those that had no baseline before the run,
-    `recorded` those with a new or changed baseline.
-    `known_differences` holds the reasons for expected failures by pair and claim; None reads them from the baselines'
-    directory.
+    `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured, and `unavailable`
+    those of them whose weights or data this machine lacks. `reported` holds the pairs whose claims are reported and
+    fail no test, `unrecorded` those that had no baseline before the run, `recorded` those with a new or changed
+    baseline. `known_differences` holds the reasons for expected failures by pair and claim; None reads them from the
+    baselines' directory.
     """
 
     options: Options
@@ -50,6 +50,7 @@ class SessionResults:
     written: dict[Path, str] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     unmeasured: dict[Pair, str] = field(default_factory=dict)
+    unavailable: set[Pair] = field(default_factory=set)
     reported: set[Pair] = field(default_factory=set)
     unrecorded: set[Pair] = field(default_factory=set)
     recorded: set[Pair] = field(default_factory=set)
@@ -85,6 +86,7 @@ class SessionResults:
         self.recorded |= other.recorded
         self.messages += [line for line in other.messages if line not in self.messages]
         self.unmeasured |= {**other.unmeasured, **self.unmeasured}
+        self.unavailable |= other.unavailable
         self.warnings.update(other.warnings)
 
     def verdicts_by_question(self, pair: Pair, kind: str) -> dict[str, Result]:

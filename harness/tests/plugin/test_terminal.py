@@ -1,10 +1,11 @@
-"""The summary of a run: it fits the terminal, contains all verdicts, and -q and -qq shorten it."""
+"""The summary of a run: it fits the terminal, says each verdict in few lines, and -v adds the details."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,15 +13,12 @@ from hypothesis import strategies as st
 import harness
 from harness.analysis.timing import TimingRatio
 from harness.judgement.results import Result
-from harness.plugin.terminal import final_lines
 from harness.profile.pair import Pair
-from harness.report.layout import MESSAGE_WIDTH, fold, reason_text, table_lines, terminal_width, unbroken
+from harness.report.layout import MESSAGE_WIDTH, Line, fold, reason_text, table_lines, terminal_width, unbroken
 from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.run.options import read_options
 from harness.run.session_results import SessionResults
-from harness.tests.support.case_runs import ACCEPT, Cases, FaultPlugin
-from harness.tests.support.faults import swap_layers
 from harness.tests.support.synthetic_profiles import synthetic_profile
 
 LONG = "a-quite-long-name-of-a-model"
@@ -44,35 +42,79 @@ def session(project: pytest.Pytester) -> SessionResults:
     return session
 
 
+def text_of(session: SessionResults, width: int = 80, verbosity: int = 0) -> str:
+    lines = summary_lines(session, pair_outcomes(session), width, verbosity=verbosity)
+    return " ".join(" ".join(line.text for line in lines).split())
+
+
 @pytest.mark.parametrize("width", WIDTHS)
-def test_no_line_is_wider_than_the_terminal(session: SessionResults, width: int) -> None:
-    lines = summary_lines(session, width)
+@pytest.mark.parametrize("verbosity", [-1, 0, 1])
+def test_no_line_is_wider_than_the_terminal(session: SessionResults, width: int, verbosity: int) -> None:
+    lines = summary_lines(session, pair_outcomes(session), width, verbosity=verbosity)
     assert max(len(line.text) for line in lines) <= width
-    text = " ".join(" ".join(line.text for line in lines).split())
-    assert f"{LONG}-curves" in text
-    assert "baselines: 0 matched, 0 changed, 0 new, 0 unused" in text
-    if width < 200:
-        for expected in (
-            "holds: inter-modal",
-            "fails as known: alignment",
-            "fails: four-phases",
-            "inconclusive: intra-modal",
-            "reproduces: inter",
-            "equivalent, but changed: intra",
-            "differs: attention",
-            "inconclusive: boundaries",
-            "64 samples, 12 layers",
-            "I 0-2, II 2-5, III 5-10, IV 10-12",
-            "hooked/plain 1.50 times the plain time (1.40 to 1.60)",
-        ):
-            assert expected in text
-    else:
-        assert "4- I- II? III+" in text
-        assert "inter= intra~ attention! boundaries? 1.50 (1.40 to 1.60)" in text
+    assert "baselines: 0 matched, 0 changed, 0 new, 0 unused" in text_of(session, width, verbosity)
+
+
+def test_a_pair_has_its_verdicts_phases_and_claims_in_a_few_lines(session: SessionResults) -> None:
+    lines = [line.text for line in summary_lines(session, pair_outcomes(session), 80)]
+    assert lines[:3] == [
+        f"{LONG}-curves, 64 samples: differs: attention;",
+        "  equivalent, but changed: intra; inconclusive: boundaries; reproduces: inter",
+        "  I 0-2  II 2-5  III 5-10  IV 10-12   claims 4!  Ix  II?  III+",
+    ]
+    assert "claims: 4 four phases; + holds, x fails as expected, ? inconclusive, ! unexpected" in " ".join(lines)
+    # Every mark and every abbreviation has a legend of at most three lines.
+    legend = lines[3:-3]
+    assert legend[0].startswith("I alignment, II intra-modal encoding, III inter-modal encoding, IV output")
+    assert len(legend) <= 3
+
+
+def test_the_details_have_a_block_for_each_pair(session: SessionResults) -> None:
+    text = text_of(session, verbosity=1)
+    for expected in (
+        "holds: inter-modal",
+        "fails as known: alignment",
+        "fails: four-phases",
+        "inconclusive: intra-modal",
+        "reproduces: inter",
+        "equivalent, but changed: intra",
+        "differs: attention",
+        "inconclusive: boundaries",
+        "64 samples, 12 layers",
+        "I 0-2, II 2-5, III 5-10, IV 10-12",
+        "hooked/plain 1.50 times the plain time (1.40 to 1.60)",
+    ):
+        assert expected in text
+        assert expected not in text_of(session) or ": " in expected
+
+
+def test_phases_that_are_not_confirmed_are_a_best_guess(session: SessionResults) -> None:
+    assert "best guess" not in text_of(session)
+    (pair,) = session.profiles
+    noisy = replace_arrays(session.profiles[pair], inter=session.profiles[pair]["inter"] * np.float32(0.05))
+    rng = np.random.default_rng(0)
+    noise = (rng.standard_normal(noisy["inter"].shape) * 0.4).astype(np.float32)
+    session.profiles[pair] = replace_arrays(noisy, inter=noisy["inter"] + noise)
+    session._readings.clear()
+    confirmed = sum(pair_outcomes(session)[0].reading.confirmed)
+    assert confirmed < 4
+    assert f"{confirmed} of 4 phases confirmed; the cut is a best guess" in text_of(session)
+
+
+def test_pairs_without_weights_and_other_views_are_named(session: SessionResults) -> None:
+    absent = [Pair(f"absent-{number}", "scenes") for number in range(5)]
+    session.unmeasured |= dict.fromkeys(absent, "not in the cache")
+    session.unavailable |= set(absent)
+    text = text_of(session)
+    assert "left out: 5 pairs whose weights or data are not here (absent-" in text
+    assert ", 2 more pairs): -rs gives the reasons, vlm-phase doctor all that is missing" in text
+    assert "details: -v or on the page (" in text
+    session.options = dataclasses.replace(session.options, report=Path("report"))
+    assert "details: -v; reasons of expected failures: -rx; times: -m timing" in text_of(session)
 
 
 def test_colours_follow_the_verdicts(session: SessionResults) -> None:
-    coloured = {line.text.strip(): line.colour for line in summary_lines(session, 80) if line.colour}
+    coloured = {line.text.strip(): line.colour for line in detailed(session) if line.colour}
     assert coloured == {
         "claims        holds: inter-modal": "green",
         "inconclusive: intra-modal": "yellow",
@@ -82,8 +124,12 @@ def test_colours_follow_the_verdicts(session: SessionResults) -> None:
         "equivalent, but changed: intra": "red",
         "differs: attention": "red",
     }
-    row = next(line for line in summary_lines(session, 250) if line.text.startswith(LONG))
-    assert row.colour == "red"
+    first = summary_lines(session, pair_outcomes(session), 80)[0]
+    assert (first.text[: len(LONG)], first.colour) == (LONG, "red")
+
+
+def detailed(session: SessionResults) -> list[Line]:
+    return summary_lines(session, pair_outcomes(session), 80, verbosity=1)
 
 
 def test_unexpected_and_inconclusive_verdicts_are_separate(session: SessionResults) -> None:
@@ -142,32 +188,3 @@ def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     for columns, width in (("120", 120), ("20", 60)):
         monkeypatch.setenv("COLUMNS", columns)
         assert terminal_width() == width
-
-
-def test_quiet_output_lists_written_files_and_failures(recorded: Cases) -> None:
-    case = ("-m", "regression", "-k", "inter_similarity", "--phase-controls", "none", "--phase-json", "out.json")
-    damaged = recorded.run(*case, plugins=(FaultPlugin(swap_layers(3)),))
-    assert damaged.ret == pytest.ExitCode.TESTS_FAILED
-    damaged.stdout.fnmatch_lines(["phase: harness *", "*= phase diagram =*", "*differs: inter", "intervals: 99 %*"])
-    damaged.stdout.fnmatch_lines(["record *out.json"])
-    # Source lines belong to pytest; commands and paths are not folded because users copy them.
-    text = [line for line in damaged.stdout.lines if line.startswith(("E  ", "phase", "  "))]
-    wide = [line for line in text if len(line) > 80 and not re.search(r'"""|def |intended\?|/\S{40}|check_', line)]
-    assert wide == []
-    brief = recorded.run(*case, "-q")
-    brief.stdout.fnmatch_lines(
-        ["*= phase diagram =*", "*reproduces: inter", "baselines: 1 matched, *", "record *out.json"]
-    )
-    assert "intervals: 99 %" not in brief.stdout.str()
-    least = recorded.run(*case, "-qq", *ACCEPT, plugins=(FaultPlugin(swap_layers(3)),))
-    least.stdout.fnmatch_lines(["  wrote *tiny.json (changed)", "record *out.json"])
-    assert "phase diagram" not in least.stdout.str()
-    assert "baselines:" not in least.stdout.str()
-
-
-def test_too_many_inconclusive_verdicts_are_reported_at_any_verbosity(session: SessionResults) -> None:
-    session.verdicts[:] = [result for result in session.verdicts if result.verdict == "inconclusive"]
-    lines = final_lines([], session.inconclusive_reason(), 60)
-    assert [line.colour for line in lines] == ["red"] * len(lines)
-    assert lines[0].text.startswith("FAILED: 2 of 2 verdicts are inconclusive, more than a")
-    assert max(len(line.text) for line in lines) <= 60

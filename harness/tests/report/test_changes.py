@@ -88,4 +88,4 @@ def test_changed_inputs_are_the_cause_and_undecided_measures_name_the_samples_th
     assert change is not None
     assert change.cause.startswith("the inputs changed: of 64 samples with the baseline's ids, 64 have other token ids")
     assert (change.identical_until, change.first_changed, change.differs) == ("", "", ())
-    assert "exit agreement (about 75 samples decide)" in change.undecided
+    assert "exit agreement (decided by about 75 samples)" in change.undecided

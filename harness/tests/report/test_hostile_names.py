@@ -18,6 +18,7 @@ from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.figures import PANELS
 from harness.report.markdown import markdown_summary
+from harness.report.outcomes import pair_outcomes
 from harness.report.page import PAGE_IDS
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
@@ -126,7 +127,9 @@ def test_a_long_name_is_shortened_in_output_and_complete_in_the_record(tmp_path:
     model = "x" * 300
     session = judge_profiles(tmp_path / "kept", named(model, "s" * 5_000))
     page = write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
-    lines = [line.text for width in (80, 300) for line in summary_lines(session, width)]
+    lines = [
+        line.text for level in (0, 1) for line in summary_lines(session, pair_outcomes(session), 80, verbosity=level)
+    ]
     # Paths are not shortened, because users copy them.
     stored = model_directory(Path(), model).name
     seen = [re.sub("<[^>]*>", "", page), *re.findall('aria-label="[^"]*"', page), markdown_summary(session), *lines]

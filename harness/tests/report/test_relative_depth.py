@@ -10,7 +10,7 @@ import pytest
 from harness.analysis.turning_points import BoundaryInterval
 from harness.judgement.phases import phases_of, relative_depth
 from harness.profile.profile import Profile
-from harness.report.summary import relative_lines, unread_lines
+from harness.report.details import relative_lines, unread_lines
 from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
 

@@ -12,9 +12,9 @@ from harness.analysis.mean_difference import Verdict
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence
 from harness.judgement.side_by_side import Trace
-from harness.plugin.terminal import final_lines
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
+from harness.report.closing import run_outcome
 from harness.report.markdown import markdown_summary
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
@@ -44,8 +44,10 @@ def test_differences_are_listed_before_inconclusive_verdicts(
     assert problem.startswith("made-curves: inter differs")
     assert problem.endswith(f". Besides, {inconclusive_session.inconclusive_reason()}")
     assert "inconclusive, more than a quarter: the suite is inconclusive" in problem
-    ending = " ".join(line.text.strip() for line in final_lines([], problem, 80))
-    assert ending.startswith("FAILED: made-curves: inter differs")
+    outcome = run_outcome(inconclusive_session, pair_outcomes(inconclusive_session), failed=True)
+    ending = " ".join(line.text.strip() for line in outcome.lines(80))
+    assert ending.startswith("PHASES CHANGED: made-curves: first changed layer: 6 (weights changed). Besides, ")
+    assert "inconclusive, more than a quarter: the suite is inconclusive" in ending
     assert f"**{problem.replace('_', chr(92) + '_')}**" in markdown_summary(inconclusive_session)
     page = write_report(inconclusive_session, (), tmp_path / "report").read_text(encoding="utf-8")
     banner = page.split('class="banner')[1].split("</div>")[0]
@@ -87,7 +89,8 @@ def test_recall_that_reproduces_with_a_changed_sample_has_a_note(tmp_path: Path)
         lens, verdict="reproduces", changed=False, parts=parts
     )
     for width in (80, 400):
-        text = " ".join(" ".join(line.text for line in summary_lines(session, width)).split())
+        lines = summary_lines(session, pair_outcomes(session), width, verbosity=1)
+        text = " ".join(" ".join(line.text for line in lines).split())
         assert NOTE in text
     assert f"- `made-curves`, {NOTE}" in markdown_summary(session)
     assert f"<p>{NOTE}.</p>" in write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
