@@ -29,11 +29,10 @@ class BriefFailure(TerminalRepr):
 
 
 def add_brief(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
-    """Replace the source listing of a failed check by its message, and keep the short message for the terminal."""
+    """Keep the short message of a failed check with the report, for `shorten_failures`."""
     error = None if call.excinfo is None else call.excinfo.value
     brief = getattr(error, "brief", "")
-    if report.failed and isinstance(error, AssertionError) and brief and call.excinfo is not None:
-        report.longrepr = call.excinfo.getrepr(style="value")
+    if report.failed and isinstance(error, AssertionError) and brief:
         setattr(report, _BRIEF, brief)
 
 

@@ -40,7 +40,6 @@ __all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evide
 # The name of pytest-benchmark's entry point.
 _BENCHMARK = "benchmark"
 # True in a run that the first test of a pair started, after the header.
-_STARTED_LATE = pytest.StashKey[bool]()
 # Registered here and not in a settings file, because tests in other projects use the markers too.
 _MARKERS = (
     "replication: a claim of the paper, judged on this model and data",
@@ -162,17 +161,7 @@ def _start_late(session: pytest.Session) -> None:
         _create_session(config)
     except pytest.UsageError as error:
         raise pytest.Collector.CollectError(str(error)) from None
-    config.stash[_STARTED_LATE] = True
     register_modules(config)
     from harness.plugin.signals import register_handler
 
     register_handler(session)
-
-
-def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """Return the header of a run that started late."""
-    if not config.stash.get(_STARTED_LATE, False):
-        return []
-    from harness.plugin.terminal import pytest_report_header
-
-    return pytest_report_header(config)

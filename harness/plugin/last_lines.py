@@ -27,7 +27,7 @@ class LastLines:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> Generator[None]:
-        """Shorten failures before pytest prints them, and print the outcome of the run at the end."""
+        """Without -v shorten failures before pytest prints them, and print the outcome of the run at the end."""
         if config.get_verbosity() <= 0:
             shorten_failures(terminalreporter)
         times = getattr(config, "_benchmarksession", None)

@@ -20,7 +20,7 @@ _MOST_NAMED = 3
 class RunOutcome:
     """The outcome of a run.
 
-    `word` is OK, CHANGED, FAILED, UNDECIDED, STOPPED or NOT MEASURED, `sentence` explains it, and `accept` is the
+    `word` is OK, CHANGED, FAILED, INCONCLUSIVE, STOPPED or NOT MEASURED, `sentence` explains it, and `accept` is the
     command that accepts the change of a single pair. `category` is for pytest's last line, such as
     `pair differs at layers 15-28`, and `count` its number; it is empty unless something changed.
     """
@@ -79,8 +79,8 @@ def run_outcome(
     if changes:
         return _changed(changes, f". Besides, {reason}" if reason else "")
     if reason and failed:
-        only_undecided = reason == findings.inconclusive_reason()
-        return RunOutcome("UNDECIDED" if only_undecided else "FAILED", reason, BAD)
+        only_inconclusive = reason == findings.inconclusive_reason()
+        return RunOutcome("INCONCLUSIVE" if only_inconclusive else "FAILED", reason, BAD)
     if not outcomes:
         return RunOutcome("NOT MEASURED", f"{_pairs(len(findings.unavailable))} left out", BAD if failed else OPEN)
     sentence = "; ".join(filter(None, [_unchanged(findings, outcomes), _claims(outcomes)]))
@@ -92,7 +92,7 @@ def run_outcome(
 def _changed(changes: Sequence[tuple[PairOutcome, PairChange]], besides: str) -> RunOutcome:
     (outcome, change), *others = changes
     if not others:
-        at = f" at layers {change.layers}" if change.layers else ""
+        at = f" at layer{'' if change.layers.isdigit() else 's'} {change.layers}" if change.layers else ""
         where = change.first_changed or f"differs{at} from {outcome.compared_with}"
         cause = change.cause.split("; ")[0]
         sentence = f"{outcome.name}: {where} ({cause}){besides}"

@@ -160,13 +160,16 @@ def _first(texts: Sequence[str], most: int, noun: str) -> str:
 def _left_out(findings: SessionResults, verbosity: int) -> list[str]:
     """Return texts on the pairs that were not measured, and on results that other options show."""
     texts = []
-    absent = [short_name(str(pair)) for pair in findings.unavailable if pair not in findings.profiles]
+    absent = [pair for pair in findings.unmeasured if pair in findings.unavailable]
     if absent:
-        names = _first(absent, _MOST_LEFT_OUT, "pairs").replace("; ", ", ")
+        models = [short_name(name) for name in dict.fromkeys(pair.model for pair in absent)]
+        names = ", ".join(models[:_MOST_LEFT_OUT])
+        if (further := len(models) - _MOST_LEFT_OUT) > 0:
+            names += f" and {further} more model{'' if further == 1 else 's'}"
         counted = "1 pair" if len(absent) == 1 else f"{len(absent)} pairs"
         texts.append(
-            f"left out: {counted} whose weights or data are not here ({names}): {unbroken('-rs')} gives the reasons, "
-            f"{unbroken('vlm-phase doctor')} all that is missing"
+            f"left out: {counted} of {names}, whose weights or data are not here: {unbroken('vlm-phase doctor')} "
+            f"names what is missing, {unbroken('-rs')} the reasons"
         )
     if verbosity == 0 and findings.profiles:
         page = "" if findings.options.report else f" or on the page ({unbroken(option_text('report', 'DIR'))})"

@@ -60,6 +60,7 @@ def test_the_layers_changed_by_fine_tuning_are_listed(cases: Cases, saved: Calla
     result = cases.run(
         *QUICK,
         *REGRESSION,
+        "-v",
         "-rs",
         "--phase-json",
         "out.json",

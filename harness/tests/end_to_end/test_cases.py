@@ -21,7 +21,7 @@ from harness.tests.support.tiny import tiny_samples
 def test_a_recorded_baseline_is_reproduced_with_the_same_json(recorded: Cases) -> None:
     stored = recorded.baselines / "tiny-llava" / "tiny.json"
     assert set(recorded.files()) == {f"tiny-llava/{path.name}" for path in (stored, find_arrays(stored))}
-    first = recorded.run(*REGRESSION, "--phase-json", "first.json")
+    first = recorded.run(*REGRESSION, "-v", "--phase-json", "first.json")
     first.assert_outcomes(passed=10)
     first.stdout.fnmatch_lines(
         [
@@ -137,7 +137,7 @@ def test_cuda_on_a_machine_without_it_is_a_usage_error(cases: Cases) -> None:
     ids=["layers", "positions"],
 )
 def test_a_changed_model_fails_with_an_explanation(recorded: Cases, damage: Change, change: str) -> None:
-    result = recorded.run(*REGRESSION, plugins=(FaultPlugin(damage),))
+    result = recorded.run(*REGRESSION, "-v", plugins=(FaultPlugin(damage),))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
@@ -162,7 +162,7 @@ def test_exchanged_images_are_detected(recorded: Cases, monkeypatch: pytest.Monk
         ]
 
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", exchanged))
-    result = recorded.run(*REGRESSION)
+    result = recorded.run(*REGRESSION, "-v")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["E*the inputs changed: of 64 samples*", "E*64 other pixels*"])
 
@@ -181,7 +181,8 @@ def test_changed_inputs_are_reported_first(recorded: Cases, monkeypatch: pytest.
         ]
 
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", inverted))
-    recorded.run(*REGRESSION).stdout.fnmatch_lines(["E*the inputs changed*", "E*64 other*", "E*look at*"])
+    result = recorded.run(*REGRESSION, "-v")
+    result.stdout.fnmatch_lines(["E*the inputs changed*", "E*64 other*", "E*look at*"])
 
 
 def test_a_known_difference_is_a_strict_expected_failure(recorded: Cases) -> None:
@@ -224,7 +225,7 @@ def test_strict_evidence_fails_inconclusive_verdicts(recorded: Cases, monkeypatc
     few = ("--phase-samples", "8", *REGRESSION, "-k", "test_boundaries_stay")
     lenient = recorded.run(*few)
     lenient.assert_outcomes(xfailed=1)
-    lenient.stdout.fnmatch_lines(["*FAILED: *verdicts are inconclusive, more than a quarter*"])
+    lenient.stdout.fnmatch_lines(["PHASES INCONCLUSIVE: *verdicts are inconclusive, more than a quarter*"])
     assert lenient.ret == pytest.ExitCode.TESTS_FAILED
     recorded.run(*few, "--phase-strict-evidence").assert_outcomes(failed=1)
 

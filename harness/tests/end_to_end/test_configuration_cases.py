@@ -49,7 +49,7 @@ def test_the_message_names_the_changed_setting_first(
     recorded: Cases, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
     patch_model_settings(monkeypatch, message)
-    result = recorded.run(*INTER, "--phase-json", "out.json")
+    result = recorded.run(*INTER, "-v", "--phase-json", "out.json")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     record = json.loads((recorded.baselines.parent / "out.json").read_text())
     baseline = record["pairs"]["tiny-llava-tiny"]["baseline"]
@@ -60,7 +60,7 @@ def test_the_message_names_the_changed_setting_first(
 
 def test_a_baseline_without_a_configuration_is_compared_with_a_note(recorded: Cases) -> None:
     remove_configuration(recorded)
-    result = recorded.run(*INTER, plugins=(case_runs.FaultPlugin(swap_layers(3)),))
+    result = recorded.run(*INTER, "-v", plugins=(case_runs.FaultPlugin(swap_layers(3)),))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = joined_messages(result)
     assert "since the baseline: weights: " in text

@@ -65,7 +65,7 @@ def test_the_delivered_cases_measure_a_model_from_a_plugin(cases_with_plugin: Ca
     assert set(cases_with_plugin.files()) == {f"my_vlm/{path.name}" for path in (stored, find_arrays(stored))}
     again = cases_with_plugin.run(*named, pair=PAIR)
     again.assert_outcomes(passed=2)
-    again.stdout.fnmatch_lines(["my_vlm-tiny: 64 samples, 6 layers", "  regression *reproduces: inter"])
+    again.stdout.fnmatch_lines(["my_vlm-tiny, 64 samples: reproduces its baseline"])
     again.stdout.fnmatch_lines(["built: ['my_vlm', 'loaded my_vlm']"])
 
 

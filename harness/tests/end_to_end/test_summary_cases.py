@@ -47,7 +47,7 @@ def test_a_baseline_converted_to_a_summary_detects_a_damaged_model(recorded: Cas
     converted.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     assert read_baseline(path).summarised_samples == 64
     before, zeroed = recorded.files(), FaultPlugin(change_features(torch.zeros_like))
-    damaged = recorded.run(*REGRESSION, plugins=(zeroed,))
+    damaged = recorded.run(*REGRESSION, "-v", plugins=(zeroed,))
     assert damaged.ret == pytest.ExitCode.TESTS_FAILED
     damaged.stdout.fnmatch_lines(
         [

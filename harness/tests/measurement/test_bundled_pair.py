@@ -105,7 +105,7 @@ def run_cases(pytester: pytest.Pytester, *plugins: Any) -> pytest.RunResult:
     return pytester.runpytest_inprocess(
         str(ROOT / "cases"),
         *("-p", "no:cacheprovider", "-m", "regression", "--phase-no-cache", "--phase-samples", "32"),
-        *("--phase-controls", "none"),
+        *("--phase-controls", "none", "-v"),
         *("--phase-model", "scenes-llava", "--phase-dataset", "scenes", "--phase-cache", str(CACHE)),
         plugins=list(plugins),
     )

@@ -19,7 +19,7 @@ from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.run.options import read_options
 from harness.run.session_results import SessionResults
-from harness.tests.support.synthetic_profiles import synthetic_profile
+from harness.tests.support.synthetic_profiles import replace_arrays, synthetic_profile
 
 LONG = "a-quite-long-name-of-a-model"
 WIDTHS = (60, 80, 100, 250)
@@ -62,7 +62,7 @@ def test_a_pair_has_its_verdicts_phases_and_claims_in_a_few_lines(session: Sessi
         "  equivalent, but changed: intra; inconclusive: boundaries; reproduces: inter",
         "  I 0-2  II 2-5  III 5-10  IV 10-12   claims 4!  Ix  II?  III+",
     ]
-    assert "claims: 4 four phases; + holds, x fails as expected, ? inconclusive, ! unexpected" in " ".join(lines)
+    assert "claims: 4 four phases; + holds, x fails as expected, ? inconclusive, ! unexpected" in text_of(session)
     # Every mark and every abbreviation has a legend of at most three lines.
     legend = lines[3:-3]
     assert legend[0].startswith("I alignment, II intra-modal encoding, III inter-modal encoding, IV output")
@@ -106,8 +106,9 @@ def test_pairs_without_weights_and_other_views_are_named(session: SessionResults
     session.unmeasured |= dict.fromkeys(absent, "not in the cache")
     session.unavailable |= set(absent)
     text = text_of(session)
-    assert "left out: 5 pairs whose weights or data are not here (absent-" in text
-    assert ", 2 more pairs): -rs gives the reasons, vlm-phase doctor all that is missing" in text
+    names = ", ".join(f"absent-{number}" for number in range(3))
+    assert f"left out: 5 pairs of {names} and 2 more models, whose weights or data are not here" in text
+    assert "vlm-phase doctor names what is missing, -rs the reasons" in text
     assert "details: -v or on the page (" in text
     session.options = dataclasses.replace(session.options, report=Path("report"))
     assert "details: -v; reasons of expected failures: -rx; times: -m timing" in text_of(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,19 @@ from harness.checks import (
     check_ratio,
     check_reproduces,
 )
+from harness.interface import PYTEST, use
 from harness.judgement.phases import judge_claims, phase_reading, phases_of
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.profile.measures import FAMILIES, layer_ranges
 from harness.profile.profile import Profile
 from harness.tests.support.synthetic_profiles import ENVIRONMENT, L, N, join_lines, replace_arrays, synthetic_profile
+
+
+@pytest.fixture(autouse=True)
+def in_pytest() -> Iterator[None]:
+    previous = use(PYTEST)
+    yield
+    use(previous)
 
 
 @pytest.fixture(scope="module")

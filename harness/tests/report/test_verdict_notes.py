@@ -16,6 +16,7 @@ from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.report.closing import run_outcome
 from harness.report.markdown import markdown_summary
+from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
 from harness.run.session_results import SessionResults
