@@ -30,16 +30,8 @@ from harness.report.messages import (
     phase_lines,
 )
 
-
-class CheckError(AssertionError):
-    """A failed check, with the full message; `brief` is one sentence for the terminal of pytest."""
-
-    def __init__(self, message: str, brief: str) -> None:
-        super().__init__(message)
-        self.brief = brief
-
-    def __reduce__(self) -> tuple[type[CheckError], tuple[str, str]]:
-        return CheckError, (str(self), self.brief)
+#: The attribute of a check's error with one sentence for the terminal of pytest.
+_BRIEF = "brief"
 
 
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
@@ -276,4 +268,7 @@ def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iter
 
 def _fail(lines: Iterable[str], brief: str) -> None:
     __tracebackhide__ = True
-    raise CheckError(fold_message(lines), brief)
+    error = AssertionError(fold_message(lines))
+    # A subclass would put the name of its module before the message.
+    setattr(error, _BRIEF, brief)
+    raise error

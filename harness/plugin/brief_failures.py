@@ -31,6 +31,7 @@ class BriefFailure(TerminalRepr):
 def add_brief(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
     """Keep the short message of a failed check with the report, for `shorten_failures`."""
     error = None if call.excinfo is None else call.excinfo.value
+    # The attribute is set by `harness.checks`.
     brief = getattr(error, "brief", "")
     if report.failed and isinstance(error, AssertionError) and brief:
         setattr(report, _BRIEF, brief)

@@ -31,7 +31,7 @@ from harness.storage.file_names import short_name
 
 #: The marks of claims and their meanings; `x` is pytest's letter for an expected failure.
 CLAIM_MARKS: Mapping[str, str] = MappingProxyType(
-    {"+": "holds", "x": "fails as expected", "f": "fails (a finding)", "?": "inconclusive", "!": "unexpected"}
+    {"+": "holds", "x": "fails as expected", "f": "finding", "?": "inconclusive", "!": "unexpected"}
 )
 _VERBS = {
     "reproduces": "reproduces {}",

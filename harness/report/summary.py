@@ -10,15 +10,13 @@ from harness.baselines.store import LEAST_SAMPLES
 from harness.interface import option_text
 from harness.report.changes import PairChange, pair_change
 from harness.report.details import detail_lines
-from harness.report.layout import Line, fold, fold_lines, labelled_lines, unbroken
+from harness.report.layout import Line, fold, fold_lines, unbroken
 from harness.report.outcomes import CLAIM_MARKS, PairOutcome
 from harness.report.verdict_words import BAD
 from harness.run.session_results import SessionResults
 from harness.run.stored_baselines import unused_baselines
 from harness.storage.file_names import short_name
 
-# The column at which the texts of a changed pair start.
-_COLUMN = 14
 _CLAIM_NAMES = {
     "four-phases": "4",
     "alignment": "I",
@@ -27,12 +25,12 @@ _CLAIM_NAMES = {
     "output-preparation": "IV",
 }
 _PHASES_LEGEND = (
-    "I alignment, II intra-modal encoding, III inter-modal encoding, IV output preparation: the layers of each phase"
+    "I alignment, II intra-modal encoding, III inter-modal encoding, IV output preparation: layers of each phase"
 )
 _INTERVAL_LEGEND = "[99 % interval of its end]"
 _BEST_GUESS = "the cut is a best guess"
-# Larger numbers of measures are counted, not named.
-_MOST_DIFFERENCES, _MOST_UNDECIDED, _MOST_LEFT_OUT = 1, 2, 3
+# Further models that were left out are counted, not named.
+_MOST_LEFT_OUT = 3
 
 
 def summary_lines(
@@ -129,32 +127,30 @@ def _legend(outcomes: Sequence[PairOutcome]) -> list[str]:
     texts = [f"{_PHASES_LEGEND} {unbroken(_INTERVAL_LEGEND)}" if intervals else _PHASES_LEGEND]
     if marks:
         meanings = [unbroken(f"{mark} {meaning}") for mark, meaning in CLAIM_MARKS.items() if mark in marks]
-        texts.append(f"claims: 4 four phases; {', '.join(meanings)}")
+        texts[0] += "; 4 the claim of four phases"
+        texts.append(f"claims: {', '.join(meanings)}")
     return texts
 
 
 def _change_lines(outcome: PairOutcome, change: PairChange, width: int, *, with_command: bool) -> list[Line]:
-    """Return the lines of a changed pair: cause, first changed layer, largest difference and undecided measures."""
-    lines = fold_lines([f"{outcome.name} differs from {outcome.compared_with}"], width, BAD)
-    located = [f"up to {change.identical_until}" if change.identical_until else "", change.first_changed]
+    """Return the lines of a changed pair: first changed layer, cause, largest difference and inconclusive measures."""
+    until = f"identical up to {change.identical_until}" if change.identical_until else ""
+    located = "; ".join(filter(None, [change.first_changed, until])) or f"differs from {outcome.compared_with}"
+    lines = fold_lines([f"{outcome.name}: {located}"], width, BAD)
     rows = {
         "cause": change.cause,
-        "identical": "; ".join(filter(None, located)),
-        "differs most" if len(change.differs) > 1 else "differs": _first(change.differs, _MOST_DIFFERENCES, "measures"),
-        "inconclusive": _first(change.undecided, _MOST_UNDECIDED, "measures"),
+        "most" if len(change.differs) > 1 else "differs": _first(change.differs),
+        "inconclusive": _first(change.undecided),
     }
-    for name, text in rows.items():
-        if text:
-            lines += [Line(line) for line in labelled_lines(name, text, width, _COLUMN + 2)]
+    lines += fold_lines([f"  {name}: {text}" for name, text in rows.items() if text], width)
     if with_command and change.accept:
-        lines += [Line("  to accept:"), *(Line(line) for line in command_lines(change.accept, width, 4))]
+        lines += [Line("  accept:"), *(Line(line) for line in command_lines(change.accept, width, 4))]
     return lines
 
 
-def _first(texts: Sequence[str], most: int, noun: str) -> str:
-    """Return the first texts and the number of the others."""
-    named = "; ".join(texts[:most])
-    return f"{named}; {len(texts) - most} more {noun}" if len(texts) > most else named
+def _first(texts: Sequence[str]) -> str:
+    """Return the first text and the number of the others."""
+    return f"{texts[0]}; {len(texts) - 1} more" if len(texts) > 1 else "".join(texts)
 
 
 def _left_out(findings: SessionResults, verbosity: int) -> list[str]:

@@ -62,7 +62,7 @@ def test_a_pair_has_its_verdicts_phases_and_claims_in_a_few_lines(session: Sessi
         "  equivalent, but changed: intra; inconclusive: boundaries; reproduces: inter",
         "  I 0-2  II 2-5  III 5-10  IV 10-12   claims 4!  Ix  II?  III+",
     ]
-    assert "claims: 4 four phases; + holds, x fails as expected, ? inconclusive, ! unexpected" in text_of(session)
+    assert "claims: + holds, x fails as expected, ? inconclusive, ! unexpected" in text_of(session)
     # Every mark and every abbreviation has a legend of at most three lines.
     legend = lines[3:-3]
     assert legend[0].startswith("I alignment, II intra-modal encoding, III inter-modal encoding, IV output")
