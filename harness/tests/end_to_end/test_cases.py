@@ -147,7 +147,7 @@ def test_a_changed_model_fails_with_an_explanation(recorded: Cases, damage: Chan
             f"E         since the baseline: {change}",
             "E         baseline *tiny.json",
             "E           (recorded with torch*",
-            "E         intended? pytest cases/ --phase-model tiny-llava --phase-dataset tiny --phase-update *TEXT",
+            "E         intended? pytest */cases --phase-model tiny-llava --phase-dataset tiny --phase-update *TEXT",
         ]
     )
 

@@ -122,7 +122,7 @@ def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
             "E         since the baseline: *",
             f"E         baseline {BASELINE}",
             "E           (recorded with torch*",
-            "E*intended? pytest cases/ --phase-model scenes-llava --phase-dataset scenes --phase-update *TEXT",
+            "E*intended? pytest */cases --phase-model scenes-llava --phase-dataset scenes --phase-update *TEXT",
         ]
     )
     result.stdout.re_match_lines_random([r"E .*weights: \w{16} -> \w{16}"])
