@@ -67,6 +67,27 @@ def difference_rows(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters
     return cluster_means(real - other, clusters, "the difference to a control")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DifferenceBand:
+    """A mean difference (points,) with half the width of its simultaneous interval at every point, and n rows."""
+
+    mean: FloatArray
+    half_width: FloatArray
+    confidence: float
+    n: int
+
+
+def difference_band(rows: FloatArray, alpha: float = 0.01) -> DifferenceBand:
+    """Return the mean of difference rows (n, points) with a band that holds at all points with probability 1 - `alpha`.
+
+    Raises:
+        ValueError: there are fewer than two rows.
+    """
+    summary = summarise(rows)
+    critical = simultaneous_bound(summary.covariance, summary.df, alpha)
+    return DifferenceBand(summary.mean, critical * summary.standard_error, 1.0 - alpha, summary.n)
+
+
 def curve_difference(
     rows: FloatArray, control: str, alpha: float = 0.01, margin: float = MIN_CONTROL_DIFFERENCE
 ) -> CurveDifference:
@@ -77,18 +98,17 @@ def curve_difference(
     Raises:
         ValueError: there are fewer than two rows.
     """
-    summary = summarise(rows)
-    width = simultaneous_bound(summary.covariance, summary.df, alpha) * summary.standard_error
-    above, below = summary.mean - width > margin, summary.mean + width < -margin
+    band = difference_band(rows, alpha)
+    above, below = band.mean - band.half_width > margin, band.mean + band.half_width < -margin
     return CurveDifference(
         control=control,
         above=layers_where(above),
         below=layers_where(below),
-        highest=float(summary.mean[above].max(initial=0.0)),
-        lowest=float(summary.mean[below].min(initial=0.0)),
+        highest=float(band.mean[above].max(initial=0.0)),
+        lowest=float(band.mean[below].min(initial=0.0)),
         margin=margin,
-        confidence=1.0 - alpha,
-        n=summary.n,
+        confidence=band.confidence,
+        n=band.n,
     )
 
 

@@ -174,6 +174,12 @@ class MeanDifference:
             welch = (measured_error + baseline_error) ** 2 / denominator
         return np.where(denominator > 0.0, welch, least)
 
+    def critical(self, alpha: float) -> float:
+        """Return the standard errors that the mean difference exceeds nowhere with probability 1 - `alpha`."""
+        error = self.standard_error
+        df = float(self.df[error > 0.0].min()) if (error > 0.0).any() else self.n - 1.0
+        return simultaneous_bound(self.covariance, df, alpha)
+
     def with_sample(self, difference: float) -> MeanDifference:
         """Return a copy with one more row on the run's side, which has this difference at every layer."""
         gap = difference - self.difference
@@ -207,9 +213,7 @@ class MeanDifference:
 
     def compare(self, margins: FloatArray, alpha: float, guard: float) -> MeanComparison:
         """Return the verdict with its numbers; `alpha` is the error of "differs", all layers together."""
-        error = self.standard_error
-        df = float(self.df[error > 0.0].min()) if (error > 0.0).any() else self.n - 1.0
-        critical = simultaneous_bound(self.covariance, df, alpha)
+        error, critical = self.standard_error, self.critical(alpha)
         _, differs, equivalent = self.decide(critical, margins)
         verdict = self.guarded_verdict(critical, margins, guard)
         size = np.abs(self.difference)

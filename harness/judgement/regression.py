@@ -11,7 +11,7 @@ from harness.analysis.agreement import Agreement, combine_verdicts, judge_agreem
 from harness.analysis.boundary_agreement import BoundaryAgreement, judge_boundaries
 from harness.analysis.curves import cluster_means
 from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreement, judge_intervals
-from harness.analysis.mean_difference import Sides, Verdict
+from harness.analysis.mean_difference import MeanDifference, Sides, Verdict, View
 from harness.baselines.margin_table import boundary_margin_values
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import InputMatch, common_values, match_inputs
@@ -171,6 +171,16 @@ def _read_off(measured: Profile, baseline: Baseline, decide: Callable[..., OffCu
 def match_baseline(measured: Profile, baseline: Baseline) -> InputMatch:
     """Match the samples of a profile and a baseline."""
     return match_inputs(measured, baseline.profile, by_id=baseline.by_id)
+
+
+def mean_difference(measured: Profile, baseline: Baseline, measure: str) -> MeanDifference | None:
+    """Return the mean difference of a measure, from the samples that `compare` uses; None if there are none.
+
+    Raises:
+        ValueError: the profile and the baseline have different depths.
+    """
+    sides = _sides(measured, baseline.profile, measure, match_baseline(measured, baseline))
+    return None if sides is None else MeanDifference.from_sides(sides, View.LEVEL)
 
 
 def _judge_measure(

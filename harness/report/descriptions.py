@@ -8,28 +8,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.analysis.control_difference import DifferenceBand, curve_difference
 from harness.analysis.phase_reading import PhaseReading
-from harness.data.words import content_words, stem
-from harness.errors import LONGEST_TOKEN, printable, shorten, shorten_texts
+from harness.data.words import stem
+from harness.errors import LONGEST_TOKEN, shorten
+from harness.profile.measures import layer_ranges
 from harness.profile.profile import Array, Drawing, Profile
+from harness.report.controls_compared import curve_difference_text
+from harness.report.decoded_map import decodes_reference, reference_stems, visible_token
 from harness.report.heat_maps import phase_layers, phase_maps, token_shares
 from harness.report.palette import PHASES
 from harness.report.phase_diagram import Band
 from harness.storage.file_names import short_name
 
 _OVERLAY = (
-    "Open dots are the baseline's means. A triangle at the top marks a layer that differs; a stroke marks a layer that "
+    "Open dots are the means of {name}. A triangle at the top marks a layer that differs; a stroke marks a layer that "
     "changed within the margin."
 )
 _OVERLAID = ("inter", "intra", "attention", "recall")
 
-# The number of decoded tokens shown per layer, and the sign for a space at the ends of a token.
-_MOST_WORDS, _SPACE = 8, "\N{OPEN BOX}"
+# The number of decoded tokens shown per layer.
+_MOST_WORDS = 8
 
 #: The caption of each kind of figure, without a number: the page numbers its figures.
 CAPTIONS: Mapping[str, str] = {
     "diagram": "The phases over the relative depth. Numbers are layers, brackets below a band 99 % intervals; a "
-    "triangle above a band is the baseline's boundary. A hollow phase is not confirmed.",
+    "triangle above a band marks a boundary of the baseline, or of the model compared with. A hollow phase is not "
+    "confirmed.",
     "recalls": "Share of the reference words that LogitLens decodes at some image token, averaged over the datasets "
     "of a model. Dotted: the words of another sample.",
     "inter": "Mean cosine between image and text tokens. The band is the middle 80 % of the samples, the open diamond "
@@ -43,8 +48,14 @@ CAPTIONS: Mapping[str, str] = {
     "tokens": "One sample: the share of every prompt token in the last token's attention, on a logarithmic scale.",
     "recall": "Share of the reference words that LogitLens decodes at some image token. Chance is the share of "
     "another sample's words.",
+    "controls": "Inter-modal similarity minus the same curve under each control. Bands are 99 % intervals that hold at "
+    "all points at once; a difference counts if its band lies beyond the dotted margin.",
     "segments": "Number of monotone segments of the mean curve by prominence. Verdicts use the declared prominence, "
     "the dashed vertical line.",
+    "lens": "One sample: the token that LogitLens decodes at each image token. Blue cells are words of the captions, "
+    "grey cells other words, empty cells no words. At the right, the last token's first choice.",
+    "difference": "Inter-modal similarity of the first model minus that of the second. The band holds at all points at "
+    "once; the models differ where it lies beyond the dotted margin.",
     "against": "Inter-modal similarity of both models over the relative depth. Dots mark the turning points.",
 }
 #: The figure of the paper that a kind of figure repeats, by kind; other kinds have none.
@@ -75,9 +86,9 @@ class DecodedLayer:
     last: tuple[DecodedToken, ...]
 
 
-def figure_caption(name: str, *, with_baseline: bool) -> str:
-    """Return the caption of a figure; with a baseline in it, the caption explains its dots."""
-    return f"{CAPTIONS[name]} {_OVERLAY}" if with_baseline and name in _OVERLAID else CAPTIONS[name]
+def figure_caption(kind: str, overlaid: str = "") -> str:
+    """Return the caption of a figure; it explains the dots of what is drawn under the curves, if that has a name."""
+    return f"{CAPTIONS[kind]} {_OVERLAY.format(name=overlaid)}" if overlaid and kind in _OVERLAID else CAPTIONS[kind]
 
 
 def describe_panel(name: str, profile: Profile, reading: PhaseReading) -> str:
@@ -133,13 +144,34 @@ def describe_token_shares(drawing: Drawing, reading: PhaseReading) -> str:
     return f"Sample {short_name(drawing.sample_id)}, {shares.shape[1]} tokens. {' '.join(sentences)}"
 
 
+def describe_decoded(drawing: Drawing, reading: PhaseReading) -> str:
+    """Return a description of the map of decoded words: the share of the image tokens that decode a reference word."""
+    shares = decodes_reference(drawing).mean(1)
+    edges = ", ".join(f"{shares[edge]:.0%} at residual point {edge}" for edge in reading.phase_ends)
+    last = visible_token(drawing.last_token[-1][0])
+    return (
+        f"Sample {short_name(drawing.sample_id)}, {len(drawing.image_tokens[0])} image tokens. Decoded as a word of "
+        f"the captions: {edges}. The last token ends as {last}."
+    )
+
+
+def describe_difference(band: DifferenceBand, margin: float) -> str:
+    """Return a description of the difference between two models: the layers beyond the margin, and the largest."""
+    beyond = np.flatnonzero(np.abs(band.mean) - band.half_width > margin)
+    worst = int(np.argmax(np.abs(band.mean)))
+    where = f"at residual points {layer_ranges(beyond.tolist())}" if len(beyond) else "at no residual point"
+    return (
+        f"The similarity differs by more than {margin:.3g} {where}; the largest difference is "
+        f"{band.mean[worst]:+.2f} at {worst}."
+    )
+
+
 def decoded_layers(drawing: Drawing) -> list[DecodedLayer]:
     """Return the decoded tokens of a sample at every residual point; tokens that a caption contains are marked."""
-    stems = {stem(word) for word in content_words(shorten_texts(drawing.captions))}
+    stems = reference_stems(drawing)
 
     def token(text: str, count: int = 1) -> DecodedToken:
-        text = shorten(text, LONGEST_TOKEN)
-        return DecodedToken(_printable(text), count, stem(text) in stems)
+        return DecodedToken(visible_token(text), count, stem(shorten(text, LONGEST_TOKEN)) in stems)
 
     layers = []
     for layer, (image, last) in enumerate(zip(drawing.image_tokens, drawing.last_token, strict=True)):
@@ -195,6 +227,14 @@ def _attention(profile: Profile, reading: PhaseReading) -> str:
     return f"Mean shares of the last token's attention, {'; '.join(sentences)}."
 
 
+def _controls(_: Profile, reading: PhaseReading) -> str:
+    texts = [
+        f"real minus {control}: {curve_difference_text(curve_difference(rows['inter'], control, reading.alpha))}"
+        for control, rows in reading.control_differences.items()
+    ]
+    return f"Confirmed differences to the controls, {'; '.join(texts)}." if texts else "No control was measured."
+
+
 def _segments(profile: Profile, reading: PhaseReading) -> str:
     segments = reading.any_segments
     return (
@@ -213,13 +253,11 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
     return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in names) + "."
 
 
-def _printable(text: str) -> str:
-    """Return a token on one line: spaces at its ends become visible signs, control characters are escaped."""
-    inner = text.strip(" ")
-    before, after = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
-    if not inner:
-        return _SPACE * len(text) or "(empty)"
-    return _SPACE * before + printable(inner) + _SPACE * after
-
-
-_PANELS = {"inter": _inter, "intra": _intra, "attention": _attention, "recall": _recall, "segments": _segments}
+_PANELS = {
+    "inter": _inter,
+    "intra": _intra,
+    "attention": _attention,
+    "recall": _recall,
+    "controls": _controls,
+    "segments": _segments,
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from harness.analysis.phase_reading import PhaseReading
 from harness.errors import printable
 from harness.judgement.phases import phase_reading
 from harness.profile.profile import Profile
+from harness.report.decoded_map import draw_decoded
+from harness.report.difference_panels import controls_panel
 from harness.report.palette import INK, PAPER, SERIES
 from harness.report.panels import (
     OverlaidCurves,
@@ -41,6 +44,7 @@ PANELS: Mapping[str, tuple[str, Panel]] = {
     "intra": ("Intra-modal similarity", intra_panel),
     "attention": ("Norm-based attention of the last token", attention_panel),
     "recall": ("LogitLens recall at the image tokens", recall_panel),
+    "controls": ("Inter-modal similarity minus its controls", controls_panel),
     "segments": ("Monotone segments at each prominence", prominence_panel),
 }
 _PAPER_FIGURES = ("inter", "intra", "attention", "recall")
@@ -103,10 +107,16 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
 def panel_figure(profile: Profile, name: str, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> Figure:
     """Return a figure with one panel of `PANELS`, as wide as a column."""
     _, draw = PANELS[name]
-    figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=PAPER.light)
-    draw(figure.add_axes((0.12, 0.335, 0.855, 0.575)), profile, reading, overlaid)
+    figure, axes = panel_axes()
+    draw(axes, profile, reading, overlaid)
     fit_height(figure)
     return figure
+
+
+def panel_axes() -> tuple[Figure, Axes]:
+    """Return a figure as wide as a column, and the axes of its one panel."""
+    figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=PAPER.light)
+    return figure, figure.add_axes((0.12, 0.335, 0.855, 0.575))
 
 
 def fit_height(figure: Figure) -> None:
@@ -125,21 +135,32 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
 
     Args:
         profile: a measured profile or that of a baseline.
-        figure: a name of `PANELS`: `inter` (figure 1), `intra` (figure 3), `attention` (figure 4, shares), `recall`
-            (figure 5) or `segments` (the number of monotone segments by prominence).
+        figure: a name of `PANELS`: `inter` (the paper's figure 1), `intra` (figure 3), `attention` (figure 4, shares),
+            `recall` (figure 5), `controls` (real minus control) or `segments` (the number of monotone segments by
+            prominence). Or `lens`: the tokens that LogitLens decodes in the first drawn sample.
         axes: the axes to draw on; None creates new axes with pyplot, which a notebook displays.
 
     Raises:
         LookupError: no figure has that name.
+        ValueError: the profile has no drawn sample for `lens`, like that of a baseline.
     """
-    if figure not in PANELS:
-        raise LookupError(f"there is no figure {figure!r}; the figures of a profile are {', '.join(PANELS)}")
+    names = (*PANELS, "lens")
+    if figure not in names:
+        close = get_close_matches(figure, names, n=1)
+        hint = f"did you mean {close[0]!r}? The" if close else "the"
+        raise LookupError(f"there is no figure {figure!r}; {hint} figures of a profile are {', '.join(names)}")
+    if figure == "lens" and not profile.drawings:
+        raise ValueError(f"{profile.pair} has no drawn sample to decode; measure the pair, a baseline stores none")
     if axes is None:
         from matplotlib import pyplot
 
         axes = pyplot.subplots(figsize=(WIDTH * 1.2, HEIGHT * 1.2), layout="constrained")[1]
-    title, draw = PANELS[figure]
-    draw(axes, profile, phase_reading(profile), None)
+    if figure == "lens":
+        draw_decoded(axes, profile.drawings[0], phase_reading(profile))
+        title = f"LogitLens of sample {printable(short_name(profile.drawings[0].sample_id))}"
+    else:
+        title, draw = PANELS[figure]
+        draw(axes, profile, phase_reading(profile), None)
     _panel_title(axes, f"{title}, {printable(short_name(profile.pair))}")
     return axes
 

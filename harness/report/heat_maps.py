@@ -1,4 +1,4 @@
-"""Figure 4 for one sample: the last token's attention over the image and over all tokens.
+"""Maps of one sample: the last token's attention over the image and over all tokens, and the decoded words.
 
 The share of a token is its norm divided by the sum of the norms of all tokens in a layer.
 """
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
 from harness.profile.profile import Array, Drawing
+from harness.report.decoded_map import draw_decoded
 from harness.report.figures import WIDTH
 from harness.report.palette import FAINT, GREEN, INK, ORANGE, PAPER, PHASES, PURPLE
 from harness.report.panels import dress
@@ -118,6 +119,14 @@ def token_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
     bar.ax.tick_params(labelsize=7, colors=FAINT.light, length=2)
     bar.set_ticks(range(_DECADES, 1), labels=[f"{10.0**power:.{max(0, -power - 2)}%}" for power in range(_DECADES, 1)])
     bar.outline.set_visible(False)
+    return figure
+
+
+def decoded_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
+    """Draw the map of what LogitLens decodes at the image tokens, with the last token's words beside it."""
+    height = 4.6
+    figure = Figure(figsize=(WIDTH, height), facecolor=PAPER.light)
+    draw_decoded(figure.add_axes((0.085, 0.66 / height, 0.665, 1.0 - 0.9 / height)), drawing, reading)
     return figure
 
 

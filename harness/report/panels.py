@@ -71,7 +71,7 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: O
         label="after the final norm", zorder=4,
     )  # fmt: skip
     _compare(axes, names, overlaid)
-    _finish(axes, reading, "mean cosine")
+    finish_panel(axes, reading, "mean cosine")
 
 
 def intra_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
@@ -83,9 +83,12 @@ def attention_panel(
     axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None
 ) -> None:
     """Draw figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
-    # Layers without softmax attention have no shares; the curves skip them.
-    layers = np.flatnonzero(profile["norm_self"].any(axis=0))
-    _family_panel(axes, profile, reading, overlaid, "attention", "share of the norms", layers)
+    _family_panel(axes, profile, reading, overlaid, "attention", "share of the norms", attention_layers(profile))
+
+
+def attention_layers(profile: Profile) -> Array:
+    """Return the indices of the layers with shares; those without softmax attention have none and are not drawn."""
+    return np.flatnonzero(profile["norm_self"].any(axis=0))
 
 
 def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
@@ -96,13 +99,9 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: 
     for name in profile.measured((*names, "recall_chance_5")):
         _curve(axes, points, profile[name], curve_style(name), band=False)
     if profile.no_recall:
-        note = "\n".join(wrap(f"left out: {profile.no_recall}", _NOTE_WIDTH))
-        axes.text(
-            0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", fontsize=8.5, color=INK.light,
-            parse_math=False,
-        )  # fmt: skip
+        note_in_panel(axes, f"left out: {profile.no_recall}")
     _compare(axes, () if overlaid is None else overlaid.profile.measured(names), overlaid)
-    _finish(axes, reading, "share of words", from_zero=True)
+    finish_panel(axes, reading, "share of words", from_zero=True)
 
 
 def prominence_panel(
@@ -182,6 +181,14 @@ def legible(name: str) -> str:
     return printable(short_name(f"model {name}" if name.startswith("_") else name))
 
 
+def note_in_panel(axes: Axes, note: str) -> None:
+    """Write a note in the middle of a panel, in place of its curves."""
+    axes.text(
+        0.5, 0.5, "\n".join(wrap(note, _NOTE_WIDTH)), transform=axes.transAxes, ha="center", va="center", fontsize=8.5,
+        color=INK.light, parse_math=False,
+    )  # fmt: skip
+
+
 def legend_below(axes: Axes) -> None:
     """Add a legend in two columns below the axes."""
     if not axes.get_legend_handles_labels()[0]:
@@ -208,10 +215,11 @@ def _family_panel(
         positions = np.arange(rows.shape[1]) + MEASURES[name].axis.first
         _curve(axes, positions[where], rows[:, where], curve_style(name))
     _compare(axes, names, overlaid, where)
-    _finish(axes, reading, unit, from_zero=family == "attention")
+    finish_panel(axes, reading, unit, from_zero=family == "attention")
 
 
-def _finish(axes: Axes, reading: PhaseReading, unit: str, *, from_zero: bool = False) -> None:
+def finish_panel(axes: Axes, reading: PhaseReading, unit: str, *, from_zero: bool = False) -> None:
+    """Set the limits of a panel over layers, and draw phases, grid, labels and legend."""
     if from_zero:
         axes.set_ylim(bottom=0.0)
     axes.set_xlim(0, reading.last)
@@ -255,10 +263,12 @@ def _compare(axes: Axes, names: tuple[str, ...], overlaid: OverlaidCurves | None
             )  # fmt: skip
 
 
-def _steps(axes: Axes, mean: Array, style: Style) -> None:
+def segment_steps(mean: Array) -> tuple[Array, Array]:
+    """Return prominences as shares of a curve's range, and the number of its monotone segments at each."""
     merges, spread = persistence(mean), float(mean.max() - mean.min())
     shares = np.linspace(0.0, _LARGEST_PROMINENCE, 301)
-    axes.step(
-        shares, [merges.segment_count(share * spread) for share in shares], where="post", color=style.colour.light,
-        ls=style.line, lw=1.7, label=style.label,
-    )  # fmt: skip
+    return shares, np.array([merges.segment_count(share * spread) for share in shares])
+
+
+def _steps(axes: Axes, mean: Array, style: Style) -> None:
+    axes.step(*segment_steps(mean), where="post", color=style.colour.light, ls=style.line, lw=1.7, label=style.label)

@@ -10,8 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness.analysis.turning_points import BoundaryInterval
-from harness.profile.profile import Profile
+from harness.profile.measures import chance_measure
+from harness.profile.profile import Array, Profile
 from harness.report.figures import HEIGHT, WIDTH, fit_height
+from harness.report.hover import HoverArea
 from harness.report.palette import FAINT, INK, PAPER, PHASES, RED, SERIES
 from harness.report.panels import dress, legend_below, legible
 
@@ -33,6 +35,11 @@ class Band(NamedTuple):
     baseline_depth: int = 0
     confirmed: tuple[bool, bool, bool, bool] = (True, True, True, True)
 
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The layers where phases begin or end, including both ends of the curve."""
+        return 0.0, *(point.estimate for point in self.turning_points), float(self.depth)
+
 
 def phase_diagram(bands: Sequence[Band]) -> Figure:
     """Draw the phases of every pair over the relative depth, with the intervals of the boundaries.
@@ -51,6 +58,19 @@ def phase_diagram(bands: Sequence[Band]) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     return figure
+
+
+def band_areas(axes: Axes, bands: Sequence[Band]) -> list[HoverArea]:
+    """Return an area per phase of every band, with its name and layers under the pointer."""
+    return [
+        HoverArea(
+            axes, (first / band.depth, last / band.depth), (-row * _STEP - _BAND / 2, -row * _STEP + _BAND / 2),
+            f"{band.name}, phase {phase.number}, {phase.name}: layers {first:g} to {last:g}"
+            f"{'' if confirmed else ', not confirmed'}",
+        )
+        for row, band in enumerate(bands)
+        for phase, confirmed, first, last in zip(PHASES, band.confirmed, band.edges, band.edges[1:], strict=False)
+    ]  # fmt: skip
 
 
 def _band(axes: Axes, band: Band, y: float) -> None:
@@ -98,23 +118,31 @@ def _side(turns: Sequence[float], index: int) -> str:
     return "left" if before and not after else "center"
 
 
+def mean_recalls(profiles: Sequence[Profile], measure: str = "recall_5") -> dict[str, tuple[Array, Array]]:
+    """Return recall and its chance level by model, averaged over the datasets of the model, (points,) each."""
+    by_model: Mapping[str, list[Profile]] = defaultdict(list)
+    for profile in profiles:
+        by_model[profile.model].append(profile)
+
+    def mean(profiles_of_model: list[Profile], name: str) -> Array:
+        return np.asarray(np.mean([profile[name].mean(0) for profile in profiles_of_model], axis=0))
+
+    return {
+        model: (mean(profiles_of_model, measure), mean(profiles_of_model, chance_measure(measure)))
+        for model, profiles_of_model in by_model.items()
+    }
+
+
 def recall_by_model(profiles: Sequence[Profile], measure: str = "recall_5") -> Figure:
     """Draw figure 5 averaged over the datasets of each model: recall at the image tokens, and chance.
 
     The datasets of a model have equal weights, independent of their numbers of samples. The x axis is relative depth.
     """
-    by_model: Mapping[str, list[Profile]] = defaultdict(list)
-    for profile in profiles:
-        by_model[profile.model].append(profile)
     figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=PAPER.light)
     axes = figure.add_axes((0.12, 0.32, 0.855, 0.64))
-    for number, (model, profiles_of_model) in enumerate(by_model.items()):
+    for number, (model, (mean, chance)) in enumerate(mean_recalls(profiles, measure).items()):
         style = SERIES[number % len(SERIES)]
-        depth = np.arange(profiles_of_model[0].depth + 1) / profiles_of_model[0].depth
-        mean, chance = (
-            np.mean([profile[name].mean(0) for profile in profiles_of_model], axis=0)
-            for name in (measure, measure.replace("recall", "recall_chance"))
-        )
+        depth = np.arange(len(mean)) / (len(mean) - 1)
         axes.plot(depth, mean, ls=style.line, color=style.colour.light, lw=1.8, label=legible(model))
         axes.plot(
             depth,

@@ -1,4 +1,4 @@
-"""The report of a run as a directory: the page, its figures as SVG and PNG, and its numbers as JSON."""
+"""The report of a run as a directory: the page, its figures for page, print and plotting, and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from harness.analysis.phase_reading import PhaseReading
+from harness.baselines.store import Baseline
 from harness.judgement.phases import phase_reading
 from harness.profile.profile import Drawing, Profile
 from harness.report.against import ModelComparison
@@ -17,20 +16,34 @@ from harness.report.descriptions import (
     CAPTIONS,
     decoded_layers,
     describe_attention_map,
+    describe_decoded,
     describe_diagram,
+    describe_difference,
     describe_panel,
     describe_recalls,
     describe_token_shares,
     figure_caption,
 )
-from harness.report.figures import PANELS, overlay_figure, panel_figure
-from harness.report.heat_maps import attention_map_figure, token_figure
+from harness.report.difference_panels import model_difference
+from harness.report.drawn_figures import (
+    DrawnFigure,
+    drawn_attention_map,
+    drawn_decoded,
+    drawn_diagram,
+    drawn_difference,
+    drawn_overlay,
+    drawn_panel,
+    drawn_recalls,
+    drawn_tokens,
+)
+from harness.report.figures import PANELS
+from harness.report.hover import with_hover
 from harness.report.outcomes import PairOutcome, pair_outcomes
 from harness.report.page import PAGE_IDS, PageFigure, PairPage, SampleSection, render_page
 from harness.report.panels import OverlaidCurves, marks_by_measure
-from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
+from harness.report.phase_diagram import Band
 from harness.report.record import report_record
-from harness.report.svg import figure_settings, inline, to_png, to_svg
+from harness.report.svg import figure_settings, inline, to_pdf, to_png, to_svg
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import FileNames, short_name
 from harness.storage.files import write_atomically
@@ -38,7 +51,7 @@ from harness.storage.json_text import dump
 
 
 class _ReportWriter:
-    """Builds the sections of the page and writes each figure as SVG and PNG."""
+    """Builds the sections of the page and writes each figure as SVG, PNG and PDF, with its numbers as CSV."""
 
     def __init__(self, findings: SessionResults, record: Mapping[str, Any], directory: Path) -> None:
         self._findings, self._record, self._directory = findings, record, directory
@@ -48,19 +61,18 @@ class _ReportWriter:
         """Return the content of the page for a pair; its figures are written."""
         pair, profile, reading = outcome.pair, outcome.profile, outcome.reading
         anchor = self._names.add(f"pair-{pair}")
-        baseline, overlaid = outcome.baseline, None
-        # Curves of models of different depth have no common layers.
-        if baseline is not None and baseline.profile.depth == profile.depth:
-            overlaid = OverlaidCurves(baseline.profile, baseline.label, marks_by_measure(outcome.regressions.values()))
+        baseline, overlaid = outcome.baseline, _overlaid(outcome)
+        compared = "" if baseline is None or overlaid is None else _compared_name(baseline)
         figures = tuple(
             self._figure(
                 str(pair),
                 name,
-                partial(panel_figure, profile, name, reading, overlaid),
-                figure_caption(name, with_baseline=overlaid is not None),
+                partial(drawn_panel, profile, name, reading, overlaid),
+                figure_caption(name, compared),
                 describe_panel(name, profile, reading),
             )
             for name in PANELS
+            if profile.controls or name != "controls"
         )
         return PairPage(
             outcome=outcome,
@@ -71,28 +83,44 @@ class _ReportWriter:
         )
 
     def common_figures(self, outcomes: Sequence[PairOutcome]) -> Iterator[PageFigure]:
-        """Yield the figures of all pairs together, and one per comparison of two models."""
+        """Yield the figures of all pairs together, and two per comparison of two models of the same depth."""
         bands, profiles = list(map(_band, outcomes)), self._findings.profiles
-        draw, text = partial(phase_diagram, bands), describe_diagram(bands)
+        draw, text = partial(drawn_diagram, bands), describe_diagram(bands)
         yield self._figure("phase", "diagram", draw, CAPTIONS["diagram"], text)
         recalled = [profile for profile in profiles.values() if not profile.no_recall]
         if recalled:
-            draw, text = partial(recall_by_model, recalled), describe_recalls(recalled)
+            draw, text = partial(drawn_recalls, recalled), describe_recalls(recalled)
             yield self._figure("recall", "by-model", draw, CAPTIONS["recalls"], text, "recalls")
+        by_pair = {outcome.pair: outcome for outcome in outcomes}
         for pair, other in self._findings.compared_pairs().items():
-            both = profiles[pair], profiles[other]
-            names = " and ".join(short_name(profile.model) for profile in both)
+            yield from self._comparison(by_pair[pair], profiles[other])
+
+    def _comparison(self, outcome: PairOutcome, other: Profile) -> Iterator[PageFigure]:
+        """Yield both curves over the relative depth, and their difference unless the depths differ."""
+        profile, reference, reading = outcome.profile, outcome.baseline, outcome.reading
+        names = f"{short_name(profile.model)} and {short_name(other.model)} on {profile.dataset}"
+        band = None if reference is None else model_difference(profile, reference)
+        depths = f" No difference by layer: {profile.depth} and {other.depth} layers." if band is None else ""
+        yield self._figure(
+            f"{profile.pair}-against-{other.model}",
+            "",
+            partial(drawn_overlay, profile, other),
+            f"{names}. {CAPTIONS['against']}{depths}",
+            " ".join(describe_panel("inter", each, phase_reading(each)) for each in (profile, other)),
+            "against",
+        )
+        if reference is not None and band is not None:
+            margin = reference.margins["inter"]
             yield self._figure(
-                f"{pair}-against-{other.model}",
-                "",
-                partial(overlay_figure, *both),
-                f"{names} on {pair.dataset}. {CAPTIONS['against']}",
-                " ".join(describe_panel("inter", profile, phase_reading(profile)) for profile in both),
-                "against",
+                f"{profile.pair}-against-{other.model}",
+                "difference",
+                partial(drawn_difference, band, reading, other.model, margin),
+                f"{names}. {CAPTIONS['difference']}",
+                f"{names}. {describe_difference(band, margin)}",
             )
 
     def _figure(
-        self, subject: str, suffix: str, draw: Callable[[], Figure], caption: str, alternative: str, kind: str = ""
+        self, subject: str, suffix: str, draw: Callable[[], DrawnFigure], caption: str, alternative: str, kind: str = ""
     ) -> PageFigure:
         """Draw a figure, write its files, and return it for the page.
 
@@ -100,22 +128,36 @@ class _ReportWriter:
         """
         name = self._names.add(subject, suffix)
         with figure_settings():
-            figure = draw()
-        svg = to_svg(figure)
-        write_atomically(self._directory / f"{name}.svg", svg.encode(), durable=False)
-        write_atomically(self._directory / f"{name}.png", to_png(figure), durable=False)
+            figure, table, areas = draw()
+        svg = with_hover(to_svg(figure), figure, areas)
+        files = {"svg": svg.encode(), "png": to_png(figure), "pdf": to_pdf(figure), "csv": table.to_csv().encode()}
+        for ending, content in files.items():
+            write_atomically(self._directory / f"{name}.{ending}", content, durable=False)
         return PageFigure(name, inline(svg, name, alternative), caption, kind or suffix)
 
     def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> SampleSection:
-        kinds = [("tokens", token_figure, describe_token_shares)]
+        kinds = [("lens", drawn_decoded, describe_decoded), ("tokens", drawn_tokens, describe_token_shares)]
         if drawing.grid is not None:
-            kinds.insert(0, ("picture", attention_map_figure, describe_attention_map))
+            kinds.insert(0, ("picture", drawn_attention_map, describe_attention_map))
         name = f"{profile.pair}-{drawing.sample_id}"
         figures = (
             self._figure(name, kind, partial(draw, drawing, reading), CAPTIONS[kind], describe(drawing, reading))
             for kind, draw, describe in kinds
         )
         return SampleSection(drawing, tuple(figures), decoded_layers(drawing))
+
+
+def _compared_name(baseline: Baseline) -> str:
+    return baseline.label if baseline.same_run else "the baseline"
+
+
+def _overlaid(outcome: PairOutcome) -> OverlaidCurves | None:
+    """Return the baseline's curves; None without a baseline, or if its layers do not correspond to the profile's."""
+    baseline = outcome.baseline
+    if baseline is None or baseline.profile.depth != outcome.profile.depth:
+        return None
+    name = f"against {baseline.label}" if baseline.same_run else baseline.label
+    return OverlaidCurves(baseline.profile, name, marks_by_measure(outcome.regressions.values()))
 
 
 def _band(outcome: PairOutcome) -> Band:
@@ -135,7 +177,8 @@ def write_report(
 ) -> Path:
     """Write the report of a run to a directory, which is created, and return the path of the page.
 
-    `index.html` is self-contained. `phase.json` contains its numbers, `figures/` its figures.
+    `index.html` is self-contained. `phase.json` contains its numbers. `figures/` contains each figure as SVG, PDF
+    and PNG at 300 dpi, and its numbers as CSV.
 
     Args:
         findings: the results of the run.
