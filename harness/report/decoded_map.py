@@ -16,7 +16,7 @@ from harness.data.words import content_words, stem
 from harness.errors import LONGEST_TOKEN, printable, shorten, shorten_texts
 from harness.profile.profile import Drawing
 from harness.report.hover import HoverArea
-from harness.report.palette import BLUE, FAINT, GREY, INK, PHASES, Colour
+from harness.report.palette import BLUE, FAINT, GREY, GRID, INK, PHASES, Colour
 from harness.report.panels import dress
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def draw_decoded(axes: Axes, drawing: Drawing, reading: PhaseReading) -> None:
     """
     points, tokens = len(drawing.image_tokens), len(drawing.image_tokens[0])
     reference = decodes_reference(drawing)
-    _fill(axes, decodes_word(drawing) & ~reference, GREY, "another word", 0.35)
+    _fill(axes, decodes_word(drawing) & ~reference, GREY, "another word or part of one", 0.35)
     _fill(axes, reference, BLUE, "a word of the captions", 1.0)
     dress(axes, "residual point", x_label="image token" if drawing.grid is None else "image token, row by row")
     axes.grid(visible=False)
@@ -72,6 +72,8 @@ def draw_decoded(axes: Axes, drawing: Drawing, reading: PhaseReading) -> None:
     axes.set_ylim(-0.5, points - 0.5)
     if drawing.grid is not None:
         rows, columns = drawing.grid
+        for row in range(1, rows):
+            axes.axvline(columns * row - 0.5, color=GRID.light, lw=0.6, zorder=3)
         axes.set_xticks([columns * row - 0.5 for row in range(rows)], [str(columns * row) for row in range(rows)])
     beside = axes.get_yaxis_transform()
     stems, step = reference_stems(drawing), math.ceil(points / _MOST_ROWS)

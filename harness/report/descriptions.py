@@ -53,7 +53,7 @@ CAPTIONS: Mapping[str, str] = {
     "segments": "Number of monotone segments of the mean curve by prominence. Verdicts use the declared prominence, "
     "the dashed vertical line.",
     "lens": "One sample: the token that LogitLens decodes at each image token. Blue cells are words of the captions, "
-    "grey cells other words, empty cells no words. At the right, the last token's first choice.",
+    "grey cells other words or parts, empty cells no letters. At the right, the last token's first choice.",
     "difference": "Inter-modal similarity of the first model minus that of the second. The band holds at all points at "
     "once; the models differ where it lies beyond the dotted margin.",
     "against": "Inter-modal similarity of both models over the relative depth. Dots mark the turning points.",

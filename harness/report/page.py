@@ -41,13 +41,15 @@ PAGE_IDS = ("main", "overview", "reading", "theme-auto", "theme-dark", "theme-li
 class PageFigure(NamedTuple):
     """A figure on the page: a name that is unique on the page, the SVG, the caption, and its kind.
 
-    The kind is a key of `descriptions.CAPTIONS`, and of `PAPER_FIGURES` if the paper has the figure.
+    The kind is a key of `descriptions.CAPTIONS`, and of `PAPER_FIGURES` if the paper has the figure. `formats` are the
+    endings of its files.
     """
 
     name: str
     svg: Markup
     caption: str
     kind: str = ""
+    formats: tuple[str, ...] = ("csv", "svg", "png", "pdf")
 
 
 class SampleSection(NamedTuple):

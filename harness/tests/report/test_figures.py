@@ -27,6 +27,7 @@ from harness.report.palette import curve_style
 from harness.report.panels import Mark, OverlaidCurves, marks_by_measure
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import figure_settings, inline, to_png, to_svg
+from harness.tests.support.drawings import synthetic_drawing
 from harness.tests.support.saved_checkpoints import save_tiny_checkpoint
 from harness.tests.support.synthetic_profiles import L, replace_arrays, synthetic_profile
 
@@ -178,8 +179,14 @@ def test_plot_returns_new_axes_or_draws_on_existing_axes(profile: Profile) -> No
     new_axes = plot(profile)
     assert isinstance(new_axes, Axes)
     np.testing.assert_allclose(curves(new_axes)["image and text tokens"][1], profile["inter"].mean(0), rtol=1e-6)
-    with pytest.raises(LookupError, match=f"no figure 'phases'; the figures of a profile are {', '.join(PANELS)}"):
-        plot(profile, "phases")
+    with pytest.raises(LookupError, match=f"no figure 'xyz'; the figures of a profile are {', '.join(PANELS)}, lens"):
+        plot(profile, "xyz")
+    with pytest.raises(LookupError, match=r"did you mean 'controls'\?"):
+        plot(profile, "control")
+    with pytest.raises(ValueError, match="has no drawn sample"):
+        plot(profile, "lens")
+    drawn = dataclasses.replace(profile, drawings=(synthetic_drawing(),))
+    assert plot(drawn, "lens", Figure().subplots()).get_title(loc="left") == "LogitLens of sample sample-0, made-curves"
 
 
 def test_two_models_are_drawn_over_relative_depth(profile: Profile) -> None:

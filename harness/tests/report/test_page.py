@@ -78,9 +78,14 @@ def test_the_page_is_well_formed_and_needs_no_other_file(text: str, report: Path
 def test_every_figure_is_described_and_saved_as_svg_and_png(text: str, report: Path) -> None:
     page = Page(text)
     expected = {"phase-diagram", "recall-by-model"}
-    expected |= {f"made-{data}-{panel}" for data in ("curves", "others") for panel in PANELS}
-    expected |= {f"made-curves-sample-0-{kind}" for kind in ("picture", "tokens")}
-    expected |= {"made-curves-b-tokens", "made-others-c-picture", "made-others-c-tokens"}
+    # Without controls there is no difference to them.
+    panels = [panel for panel in PANELS if panel != "controls"]
+    expected |= {f"made-{data}-{panel}" for data in ("curves", "others") for panel in panels}
+    maps = {
+        f"made-{sample}-{kind}" for sample in ("curves-sample-0", "others-c") for kind in ("picture", "lens", "tokens")
+    }
+    maps |= {"made-curves-b-lens", "made-curves-b-tokens"}
+    expected |= maps
     assert {figure["id"] for figure in page.all("figure")} == expected
     drawn = [svg for svg in page.all("svg") if svg.get("class") == "figure"]
     assert len(drawn) == len(expected)
@@ -89,7 +94,11 @@ def test_every_figure_is_described_and_saved_as_svg_and_png(text: str, report: P
         assert len(svg["aria-label"] or "") > 40
     assert len({svg["aria-label"] for svg in drawn}) == len(drawn)
     files = {path.name for path in (report / "figures").iterdir()}
-    assert files == {f"{name}.{kind}" for name in expected for kind in ("svg", "png")}
+    assert files == {f"{name}.{kind}" for name in expected for kind in ("svg", "png", "csv")} | {
+        f"{name}.pdf" for name in expected - maps
+    }
+    linked = {link["href"] for link in page.all("a") if (link["href"] or "").startswith("figures/")}
+    assert linked == {f"figures/{file}" for file in files}
     for path in (report / "figures").glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")  # noqa: S314 - our own file
 
@@ -246,7 +255,7 @@ def test_markup_in_data_is_escaped_on_the_page(tmp_path: Path) -> None:
     lines = [content for _, content in page.texts if "alert(1)" in content]
     assert len(lines) > 2 * (L + 1)
     for path in (tmp_path / "report" / "figures").iterdir():
-        assert re.fullmatch(r"[A-Za-z0-9._~-]+\.(svg|png)", path.name)
+        assert re.fullmatch(r"[A-Za-z0-9._~-]+\.(svg|png|pdf|csv)", path.name)
 
 
 def test_winoground_scores_list_their_number_of_items(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
-from harness.report.palette import COLOURS, FAINT, INK, PAPER, PHASES, SERIES, SHADE, Colour, curve_style
+from harness.report.palette import BLUE, COLOURS, FAINT, GREY, INK, PAPER, PHASES, SERIES, SHADE, Colour, curve_style
 
 _COLOUR_VISION = {
     "normal": None,
@@ -72,7 +72,9 @@ def test_curves_of_one_figure_are_distinct_for_any_colour_vision(
         space = {"name": "sRGB1+CVD", "cvd_type": _COLOUR_VISION[vision], "severity": 100}
         return np.clip(colorspacious.cspace_convert(values, space, "sRGB1"), 0.0, 1.0)
 
-    for first, other in itertools.combinations({curve_style(name).colour for name in names}, 2):
+    # Differences to two controls have the first two styles of a series; the map of words fills cells in blue and grey.
+    groups = [{curve_style(name).colour for name in names}, {style.colour for style in SERIES[:2]}, {BLUE, GREY, PAPER}]
+    for first, other in (pair for group in groups for pair in itertools.combinations(group, 2)):
         # Distance in CAM02-UCS, in which a visible difference is about 1.
         assert colorspacious.deltaE(seen(first), seen(other), input_space="sRGB1") > 9.0, (first, other)
 
