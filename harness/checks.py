@@ -12,6 +12,7 @@ from harness.analysis.interval_agreement import IntervalAgreement, IntervalFindi
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.timing import TimingRatio, TimingVerdict, judge_slowdown
 from harness.baselines.store import Baseline
+from harness.interface import current, measure_command, option_text
 from harness.judgement.known_differences import measured_reason
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Comparison, Finding
@@ -189,6 +190,9 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     lines += [f"  {line}" for line in control_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
         pytest.xfail(fold_message(lines))
+    if claim.verdict is ClaimVerdict.FAILS and current().prefix is not None:
+        accepting = measure_command(profile.model, profile.dataset, option_text("accept_claims", "True"))
+        lines.append(unbroken(f"  accept it as a known difference? {accepting}"))
     _fail(lines, f"{claim.name} {claim.verdict}: {measured_reason(claim)}")
 
 
