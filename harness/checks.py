@@ -18,7 +18,7 @@ from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Comparison, Finding
 from harness.profile.profile import Profile
 from harness.report.controls_compared import control_lines
-from harness.report.layout import join_unbroken, reason_text
+from harness.report.layout import join_unbroken, reason_text, unbroken
 from harness.report.messages import (
     baseline_comparison_lines,
     baseline_file_lines,
