@@ -22,6 +22,7 @@ from harness.analysis.curves import summarise
 from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
+from harness.baselines.history import HISTORY
 from harness.baselines.store import Baseline, mean_curves, shown_measures
 from harness.errors import LONGEST_TOKEN, shorten, shorten_texts
 from harness.judgement.phases import claim_record, json_number, phase_reading, phases_of
@@ -217,18 +218,23 @@ def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
         # A summary lacks measures that are not judged.
         with suppress(KeyError):
             means[name] = round_numbers(stored[name].mean(0))
-    return baseline.record_source | {
-        "n": baseline.samples,
-        "depth": stored.depth,
-        "environment": asdict(stored.environment),
-        "weights": stored.weights,
-        "configuration": dict(stored.configuration),
-        "changes": profile.changes(stored),
-        "main_changes": profile.main_changes(stored),
-        "means": means,
-        "same_until": {trace.name: asdict(trace) for trace in reading_traces(profile, baseline)},
-        "turning_points": list(turning_points(summarise(as_floats(stored["inter"]), stored.clusters).mean, 4)),
-    }
+    history = {HISTORY: [entry.record() for entry in baseline.history]} if baseline.history else {}
+    return (
+        baseline.record_source
+        | history
+        | {
+            "n": baseline.samples,
+            "depth": stored.depth,
+            "environment": asdict(stored.environment),
+            "weights": stored.weights,
+            "configuration": dict(stored.configuration),
+            "changes": profile.changes(stored),
+            "main_changes": profile.main_changes(stored),
+            "means": means,
+            "same_until": {trace.name: asdict(trace) for trace in reading_traces(profile, baseline)},
+            "turning_points": list(turning_points(summarise(as_floats(stored["inter"]), stored.clusters).mean, 4)),
+        }
+    )
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from PIL import Image
 from harness.analysis.recorded_reading import recorded_reading
 from harness.analysis.segments import ConfirmedSegments, Segment
 from harness.analysis.turning_points import Boundaries, BoundaryInterval
+from harness.baselines.history import read_history
 from harness.judgement.side_by_side import RecordedBaseline, RecordedReference, Trace
 from harness.profile.environment import Environment
 from harness.profile.measures import KINDS
@@ -117,6 +118,7 @@ def recorded_baseline(entry: Mapping[str, Any], measured: Profile) -> RecordedBa
         timing={},
         source=source,
         traces=recorded_traces(entry["same_until"]),
+        history=read_history(entry),
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 import re
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from harness.baselines.history import HistoryEntry
 from harness.baselines.reference import reference_from_profile
@@ -15,7 +17,8 @@ from harness.report.against import compare_models
 from harness.report.headline import Headline, PairAnswer, headline, pair_answer
 from harness.report.meanings import certainty_sentence
 from harness.report.outcomes import PairOutcome, pair_outcomes
-from harness.report.record import report_record
+from harness.report.record import record_schema, report_record
+from harness.report.recorded_results import recorded_results
 from harness.report.write import write_report
 from harness.run.session_results import SessionResults
 from harness.tests.support.judged import judge_profiles, make_differing_profile
@@ -103,6 +106,9 @@ def test_two_models_are_compared_against_a_name_and_no_baseline(tmp_path: Path) 
     (answer,) = answers(session)
     assert (answer.other, answer.since, answer.against) == ("other", "against other", True)
     text = write_report(session, (comparison,), tmp_path / "report").read_text(encoding="utf-8")
+    content = json.loads((tmp_path / "report" / "phase.json").read_text(encoding="utf-8"))
+    assert list(Draft202012Validator(record_schema()).iter_errors(content)) == []
+    assert recorded_results(content).baselines[pair].history == history
     accepted = text.split("<h3>Accepted changes of the baseline</h3>")[1].split("</table>")[0]
     assert re.findall(r"<td[^>]*>(.*?)</td>", accepted) == [
         "2026-11-30",
