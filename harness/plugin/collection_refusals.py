@@ -9,6 +9,7 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
+from harness.interface import option_text
 from harness.measurement.reading_cache import cache_problem
 from harness.plugin.fixtures import SESSION, pair_of
 from harness.profile.pair import Pair
@@ -117,7 +118,8 @@ def _refuse_directories(options: Options) -> None:
 
     if problem := cache_problem(options.cache):
         raise pytest.UsageError(
-            f"--phase-cache: {options.cache} is not writable ({problem}); choose another with --phase-cache"
+            f"{option_text('cache')}: {options.cache} is not writable ({problem}); choose another with "
+            f"{option_text('cache')}"
         )
     if problem := unwritable_output(options):
         raise pytest.UsageError(problem)
