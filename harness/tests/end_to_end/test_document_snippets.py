@@ -17,9 +17,11 @@ from harness.command.main import main
 from harness.command.measure_arguments import parse_arguments
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
+from harness.lab.docs.command_output import command_output, page_commands
 from harness.models.registry import MODELS
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.documents import PAGES, blocks, console_lines, page_name, simple_commands
+from harness.tests.support.page_blocks import read_block
 from harness.tests.support.photographs import write_coco_layout
 from harness.tests.support.tiny import TEXTS, tiny_samples, tiny_vlm
 from harness.tests.support.tuned_models import make_tuned_vlm
@@ -151,3 +153,16 @@ def test_the_python_snippets_of_a_page_run(page: Path, directory: Path) -> None:
         exec(compile(text, str(page), "exec"), names)  # noqa: S102 - the project's own page
     for name in re.findall(r'savefig\("([\w.]+)"\)', "".join(snippets(page))):
         assert (directory / name).read_bytes().startswith(b"\x89PNG")
+
+
+WITH_OUTPUT = [(page, command) for page in PAGES for command in page_commands(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(("page", "command"), WITH_OUTPUT, ids=[page_name(page) for page, _ in WITH_OUTPUT])
+def test_the_output_in_a_page_is_that_of_its_command(page: Path, command: str) -> None:
+    """The words are the same; times and paths of a run are not."""
+    shown = read_block(page.read_text(encoding="utf-8"), command).removeprefix("```text\n").removesuffix("\n```")
+    run_again = command_output(command)
+    texts = [re.sub(r"[\d.,%]+", "#", " ".join(text.split())) for text in (shown, run_again)]
+    without_paths = [re.sub(r"cache \S+", "cache", text) for text in texts]
+    assert without_paths[0] == without_paths[1], "run: python -m harness.lab.docs.command_output " + page_name(page)
