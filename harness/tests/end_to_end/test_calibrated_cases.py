@@ -91,7 +91,7 @@ def test_controls_are_stored_and_reported(recorded: Cases) -> None:
     with np.load(find_arrays(path)) as arrays:
         assert arrays["noise.inter"].shape == (64, 7)
         np.testing.assert_allclose(arrays["noise.inter"].mean(0), stored["controls"]["noise"]["inter"], rtol=1e-5)
-    result = recorded.run("-m", "replication", "--phase-json", "record.json")
+    result = recorded.run("-m", "replication", "-v", "--phase-json", "record.json")
     result.stdout.fnmatch_lines(
         [
             "tiny-llava-tiny, difference to its controls:",
@@ -111,7 +111,7 @@ def test_a_run_without_controls_does_not_change_the_baseline(recorded: Cases) ->
     result = recorded.run(*REGRESSION, *INTER, "--phase-controls", "none", "--phase-update")
     result.stdout.fnmatch_lines(["*controls none*", "baselines: 1 matched, 0 changed, 0 new, 0 unused"])
     assert recorded.files() == before
-    claims = recorded.run("-m", "replication", "--phase-controls", "none")
+    claims = recorded.run("-m", "replication", "--phase-controls", "none", "-v")
     claims.stdout.no_fnmatch_line("*real - noise*")
 
 
