@@ -61,6 +61,11 @@ def option_text(name: str, value: str | None = None) -> str:
     return argument if value in (None, "True") else f"{argument} {value}"
 
 
+def in_current_words(text: str) -> str:
+    """Return a message that names options of pytest with the options of the interface in use."""
+    return text if _current.prefix is None else text.replace(str(PYTEST.prefix), _current.prefix)
+
+
 def measure_command(model: str, dataset: str, *options: str) -> str:
     """Return the command that measures a pair, with options as of `option_text`.
 

@@ -39,6 +39,8 @@ def run_compare(arguments: Sequence[str]) -> int:
     parsed = parse_arguments(arguments)
     if len(parsed.models) != 2:
         raise UsageProblem(f"two models are needed, not {len(parsed.models)}: write {PROGRAM} compare A B")
+    if parsed.models[0] == parsed.models[1]:
+        raise UsageProblem(f"{parsed.models[0]} is named twice: name two different models")
     parsed.add("--against", parsed.models.pop())
     return run_cases(parsed)
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
-from harness.interface import option_text
+from harness.interface import in_current_words, option_text
 from harness.measurement.reading_cache import cache_problem
 from harness.plugin.fixtures import SESSION, pair_of
 from harness.profile.pair import Pair
@@ -43,7 +43,7 @@ def refuse_impossible(session: pytest.Session) -> None:
         try:
             choose_device(state.options.device)
         except PhaseError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(in_current_words(str(error))) from None
         pairs = state.results.collected
         others = dict.fromkeys(filter(None, map(state.options.reference_pair, pairs)))
         on_command_line = [name for name, _ in session.config.getoption("--phase-data") or ()]
@@ -109,7 +109,7 @@ def _refuse_data(options: Options, name: str) -> None:
 
 
 def _unmeasurable(name: object, reason: object) -> pytest.UsageError:
-    return pytest.UsageError(f"{name} was requested and cannot be measured here: {reason}")
+    return pytest.UsageError(in_current_words(f"{name} was requested and cannot be measured here: {reason}"))
 
 
 def _refuse_directories(options: Options) -> None:
@@ -122,4 +122,4 @@ def _refuse_directories(options: Options) -> None:
             f"{option_text('cache')}"
         )
     if problem := unwritable_output(options):
-        raise pytest.UsageError(problem)
+        raise pytest.UsageError(in_current_words(problem))

@@ -11,6 +11,7 @@ import pytest
 
 from harness.data.datasets import DATASETS, find_dataset
 from harness.data.sample import CONTROLS, Source
+from harness.interface import in_current_words
 from harness.models.registry import MODELS, ModelEntry, find_model
 from harness.profile.pair import Pair
 from harness.run.option_row import (
@@ -47,7 +48,7 @@ def _distinct(entries: Iterable[ModelEntry]) -> tuple[ModelEntry, ...]:
 def _in_order(controls: Iterable[str]) -> tuple[str, ...]:
     names = set(controls)
     if NO_CONTROL in names and len(names) > 1:
-        raise pytest.UsageError(f"--phase-controls {NO_CONTROL} excludes the others: remove it")
+        raise pytest.UsageError(in_current_words(f"--phase-controls {NO_CONTROL} excludes the others: remove it"))
     return tuple(name for name in CONTROLS if name in names)
 
 
@@ -225,7 +226,7 @@ def read_options(config: pytest.Config) -> Options:
         raise pytest.UsageError(str(error)) from None
     options = Options(**values)
     for problem in _contradictions(options, config):
-        raise pytest.UsageError(problem)
+        raise pytest.UsageError(in_current_words(problem))
 
     def allowed(entry: ModelEntry) -> ModelEntry:
         trusted, unused = entry in options.trust_code, entry in options.allow_unused_weights

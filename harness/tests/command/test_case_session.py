@@ -56,6 +56,23 @@ def test_a_misspelt_option_is_answered_after_the_error_of_pytest(capfd: pytest.C
     assert capfd.readouterr().err.endswith("--datset: did you mean --dataset?\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("--update --update-new", "--update and --update-new exclude each other: choose one"),
+        ("--dataset tiny --report {file}", "--report: {file} is not writable"),
+        ("--dataset tiny --cache {file}", "--cache: {file} is not writable"),
+    ],
+)
+def test_refusals_name_the_options_of_the_command(
+    line: str, sentence: str, cases: Cases, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "file").touch()
+    arguments = line.format(file=file).split()
+    assert main(["measure", "tiny-llava", *arguments, "-k", "inter_similarity"]) == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: {sentence.format(file=file)}" in capfd.readouterr().err
+
+
 @pytest.mark.types
 def test_the_cache_of_pytest_is_used_on_request(
     directories: tuple[str, ...], pytester: pytest.Pytester, capfd: pytest.CaptureFixture[str]

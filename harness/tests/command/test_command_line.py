@@ -71,6 +71,7 @@ def test_without_arguments_the_help_is_printed(capsys: pytest.CaptureFixture[str
         ("measure --report --json x", "--report needs a value: write --report DIR"),
         ("measure --update=yes", "--update takes no value: write --update"),
         ("compare scenes-llava", "two models are needed, not 1: write vlm-phase compare A B"),
+        ("compare a/b a/b", "vlm-phase compare: a/b is named twice: name two different models"),
         ("compare", "two models are needed, not 0: write vlm-phase compare A B"),
         ("accept-claims --dataset scenes", "a model is needed: write vlm-phase accept-claims MODEL"),
         ("report absent.json", "there is no file 'absent.json': give a JSON file that vlm-phase measure --json FILE"),

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.interface import COMMAND, PYTEST, PYTHON, Interface, measure_command, option_text, pytest_on, use
+from harness.interface import (
+    COMMAND,
+    PYTEST,
+    PYTHON,
+    Interface,
+    in_current_words,
+    measure_command,
+    option_text,
+    pytest_on,
+    use,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +59,10 @@ def test_an_option_without_a_value_is_its_name() -> None:
     assert option_text("samples") == "--phase-samples"
     use(PYTHON)
     assert option_text("samples") == "samples"
+
+
+def test_a_message_about_options_of_pytest_is_translated() -> None:
+    message = "--phase-update and --phase-update-new exclude each other"
+    assert in_current_words(message) == message
+    use(COMMAND)
+    assert in_current_words(message) == "--update and --update-new exclude each other"
