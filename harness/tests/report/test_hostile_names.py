@@ -30,7 +30,9 @@ from harness.tests.support.judged import judge_profiles
 from harness.tests.support.synthetic_profiles import synthetic_profile
 from harness.tests.support.tiny import tiny_vlm
 
-KINDS = ("svg", "png")
+KINDS = ("svg", "png", "csv")
+# Without controls there is no difference to them. Panels and the figures of all pairs also have a PDF, samples none.
+WITH_PDF, MAPS = len(PANELS) - 1, 3
 
 
 def named(model: str, *samples: str) -> Profile:
@@ -66,11 +68,11 @@ def assert_ids_unique(text: str) -> None:
 def test_two_models_never_share_a_figure(tmp_path: Path, models: tuple[str, str]) -> None:
     text, files = report_of(tmp_path, *(named(model, "one") for model in models))
     assert_ids_unique(text)
-    # Two figures of all pairs; for each pair its panels, and two figures of its sample.
-    assert len(files) == len(KINDS) * (2 + 2 * (len(PANELS) + 2))
+    # Two figures of all pairs; for each pair its panels, and the maps of its sample.
+    assert len(files) == len(KINDS) * (2 + 2 * (WITH_PDF + MAPS)) + 2 + 2 * WITH_PDF
     assert len({name.casefold() for name in files}) == len(files)
     drawings = {(tmp_path / "report" / "figures" / name).read_bytes() for name in files if "-inter" in name}
-    assert len(drawings) == len(KINDS)
+    assert len(drawings) == len(KINDS) + 1
     anchors = re.findall(r'<th scope="row"><a href="#([^"]*)">', text)
     headings = re.findall(r'<article aria-labelledby="([^"]*)">\n<h2 id="([^"]*)">', text)
     assert headings == [(anchor, anchor) for anchor in anchors]
@@ -83,7 +85,7 @@ def test_a_name_that_is_invalid_for_files_still_gets_report_and_baseline(tmp_pat
     text, files = report_of(tmp_path, profile)
     assert_ids_unique(text)
     assert all(len(name) <= LONGEST_NAME and name.isascii() for name in files)
-    assert len(files) == len(KINDS) * (2 + len(PANELS) + 2)
+    assert len(files) == len(KINDS) * (2 + WITH_PDF + MAPS) + 2 + WITH_PDF
     stored = find_baseline(tmp_path / "kept", profile)
     assert stored.profile.model == model
     assert all(len(part.encode()) <= LONGEST_NAME for part in stored.path.relative_to(tmp_path).parts)
@@ -93,7 +95,9 @@ def test_samples_with_similar_names_have_separate_figures(tmp_path: Path) -> Non
     samples = ("a/b", "a-b", "A-B", "a-b", "\u7532", "")
     text, files = report_of(tmp_path, named("m", *samples))
     assert_ids_unique(text)
-    assert len({name.casefold() for name in files}) == len(KINDS) * (2 + len(PANELS) + 2 * len(samples))
+    assert len({name.casefold() for name in files}) == (
+        len(KINDS) * (2 + WITH_PDF + MAPS * len(samples)) + 2 + WITH_PDF
+    )
 
 
 def test_valid_names_are_used_unchanged_in_file_names(tmp_path: Path) -> None:
