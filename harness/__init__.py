@@ -1,6 +1,6 @@
 """A pytest harness that measures what happens between image and instruction tokens inside a vision-language model.
 
-In Python, `harness.measure("scenes-llava", "scenes")` returns the `Profile` that the test cases judge. Names are
+In Python, `harness.measure("path/or/ORG/NAME", "scenes")` returns the `Profile` that the test cases judge. Names are
 imported on first use, so that pytest can collect tests without importing torch.
 """
 
@@ -11,7 +11,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.baselines.store import read_baseline as read_baseline
     from harness.data.sample import Source as Source
+    from harness.errors import PhaseError as PhaseError
     from harness.judgement.phases import phases_of as phases_of
     from harness.judgement.weights import weight_parts as weight_parts
     from harness.measurement.measure import measure as measure
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from harness.report.against import compare_models as compare_models
     from harness.report.figures import phase_figure as phase_figure
     from harness.report.figures import plot as plot
+    from harness.report.recorded_results import report_from_record as report_from_record
 
 _MODULES = {
+    "PhaseError": "harness.errors",
     "Profile": "harness.profile.profile",
     "Source": "harness.data.sample",
     "Vlm": "harness.models.vlm",
@@ -32,6 +36,8 @@ _MODULES = {
     "phase_figure": "harness.report.figures",
     "phases_of": "harness.judgement.phases",
     "plot": "harness.report.figures",
+    "read_baseline": "harness.baselines.store",
+    "report_from_record": "harness.report.recorded_results",
     "weight_parts": "harness.judgement.weights",
 }
 __all__ = list(_MODULES)

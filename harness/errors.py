@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 #: Most characters of a caption, an instruction, a reason or a message.
@@ -48,6 +49,12 @@ def printable(text: str, longest: int | None = None) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return `; did you mean 'inter'?` for a name that resembles a known one, else an empty text."""
+    similar = get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
 
 
 def print_to_stderr(line: str) -> None:

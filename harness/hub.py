@@ -20,10 +20,10 @@ from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
 from harness.errors import PhaseError, error_chain, first_line, printable
+from harness.interface import option_text
 from harness.storage.regular_file import read_regular
 
 Kind = Literal["model", "dataset"]
-
 # A stopped client loses unfinished files. With few at a time, little of 30 GB is downloaded again.
 _AT_A_TIME = 2
 _PATIENCE = 10.0  # seconds
@@ -174,11 +174,11 @@ def _look_up(repository: str, kind: Kind, patterns: Sequence[str], revision: str
 
 
 def _reason(repository: str, kind: Kind, revision: str | None, cached: _Cached | None) -> str | None:
-    name, cache = _name(repository, kind, revision), _cache_directory()
+    name, cache, remedy = _name(repository, kind, revision), _cache_directory(), option_text("download", "True")
     if cached is None:
-        return f"{name} is not in the local cache {cache}: add --phase-download"
+        return f"{name} is not in the local cache {cache}: add {remedy}"
     size = sum(cached.missing.values())
-    remedy = f"add --phase-download{f' ({_size(size)} to come)' if size else ''}"
+    remedy = f"add {remedy}{f' ({_size(size)} to come)' if size else ''}"
     return f"{name} is incomplete in the local cache {cache}, {cached.lacking()}: {remedy}" if cached.missing else None
 
 

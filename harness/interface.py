@@ -6,6 +6,7 @@ pytest of `--phase-` options.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -28,6 +29,29 @@ PYTHON = Interface(None)
 PYTEST = Interface("--phase-")
 COMMAND = Interface("--", "vlm-phase measure")
 
+#: The arguments of `harness.measure` and `harness.Vlm.load` that have the name of an option.
+ARGUMENTS = frozenset(
+    {
+        "allow_unused_weights",
+        "batch_size",
+        "cache",
+        "controls",
+        "device",
+        "download",
+        "draw",
+        "dtype",
+        "samples",
+        "seed",
+        "trust_code",
+    }
+)
+# Options that name a model are flags of the model's own call.
+_OF_A_MODEL = ("trust_code", "allow_unused_weights")
+# Options whose argument in Python has another form.
+_IN_PYTHON = {"data": "source=harness.Source(DIR)", "no_cache": "cache=None"}
+_LITERAL = re.compile(r"\d+|True|None")
+_PLACEHOLDER = re.compile(r"\[\[(\w+)(?: ([^\]]+))?\]\]")
+
 _current = PYTHON
 
 
@@ -48,17 +72,37 @@ def current() -> Interface:
     return _current
 
 
+def in_python() -> bool:
+    """Return True if the user calls functions, no command."""
+    return _current.prefix is None
+
+
 def option_text(name: str, value: str | None = None) -> str:
     """Return an option as the user writes it: `--phase-batch-size 4`, `--batch-size 4` or `batch_size=4`.
+
+    In Python an option that no function takes is one of the command: `vlm-phase measure --update`.
 
     Args:
         name: the field of `harness.run.options.Options`, such as `batch_size`.
         value: its value; None names the option only, "True" sets a flag.
     """
-    if _current.prefix is None:
-        return name if value is None else f"{name}={value}"
-    argument = f"{_current.prefix}{name.replace('_', '-')}"
-    return argument if value in (None, "True") else f"{argument} {value}"
+    if _current.prefix is not None:
+        return _argument(_current.prefix, name, value)
+    if name in _OF_A_MODEL and value is not None:
+        return f"{name}=True"
+    if name in _IN_PYTHON:
+        return _IN_PYTHON[name]
+    if name not in ARGUMENTS:
+        return f"{COMMAND.program} {_argument('--', name, value)}"
+    return name if value is None else f"{name}={value if _LITERAL.fullmatch(value) else repr(value)}"
+
+
+def expand_options(text: str) -> str:
+    """Return a text in which `[[name]]` and `[[name value]]` are replaced by `option_text` of them.
+
+    Texts that are made before the interface is known name options in this form.
+    """
+    return _PLACEHOLDER.sub(lambda match: option_text(match[1], match[2]), text)
 
 
 def in_current_words(text: str) -> str:
@@ -71,10 +115,19 @@ def measure_command(model: str, dataset: str, *options: str) -> str:
 
     Without a known command it refers to the same command, for tests of the user, or to the call in Python.
     """
-    if _current.prefix is None:
-        return f"harness.measure({model!r}, {dataset!r}{''.join(f', {option}' for option in options)})"
+    interface = _current
+    if interface.prefix is None:
+        if not any(option.startswith(COMMAND.program) for option in options):
+            return f"harness.measure({model!r}, {dataset!r}{''.join(f', {option}' for option in options)})"
+        interface = COMMAND
+        options = tuple(option.removeprefix(f"{COMMAND.program} ") for option in options)
     added = " ".join(options)
-    if not _current.program:
+    if not interface.program:
         return f"the same command with {added}" if added else "the same command"
-    named = f"{_current.model_option}{shlex.quote(model)} {option_text('dataset', dataset)}"
-    return f"{_current.program} {named}{f' {added}' if added else ''}"
+    named = f"{interface.model_option}{shlex.quote(model)} {interface.prefix}dataset {shlex.quote(dataset)}"
+    return f"{interface.program} {named}{f' {added}' if added else ''}"
+
+
+def _argument(prefix: str, name: str, value: str | None) -> str:
+    argument = f"{prefix}{name.replace('_', '-')}"
+    return argument if value in (None, "True") else f"{argument} {value}"

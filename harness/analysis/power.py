@@ -16,6 +16,7 @@ from harness.analysis.boundary_agreement import judge_boundaries
 from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, matrix_product
 from harness.analysis.margins import boundary_margins
 from harness.analysis.mean_difference import Sides, Verdict
+from harness.interface import option_text
 
 MIN_EQUIVALENT, MIN_DETECTED = 0.95, 0.80
 SHIFT_LAYERS, RECALL_LOSS = 2.0, 0.10
@@ -175,7 +176,7 @@ def power_refusal(power: Power, simulate: Callable[[float], Power]) -> str | Non
         )
     remedy = f"{SAMPLE_FACTORS[-1]:g} times as many would not suffice: measure with less noise, in float32"
     if larger is not None:
-        remedy = f"record it with --phase-samples {larger.samples}"
+        remedy = f"record it with {option_text('samples', str(larger.samples))}"
     return (
         f"a baseline of {power.measure} with {power.samples} samples has too little power: of {power.draws} simulated "
         f"runs without a change {power.equivalent:.0%} were equivalent ({MIN_EQUIVALENT:.0%} required)"

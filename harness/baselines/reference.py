@@ -9,6 +9,7 @@ from typing import ClassVar
 from harness.analysis.calibration import Calibration
 from harness.baselines.margin_table import margin_table, margin_values
 from harness.baselines.store import Baseline, BaselineError, find_baseline
+from harness.interface import option_text
 from harness.profile.profile import Profile
 
 
@@ -41,7 +42,8 @@ class Reference(Baseline):
     def uncalibrated(self) -> tuple[str, str]:
         """The owner of a missing calibration, and the remedy."""
         model = self.profile.model
-        return f"{model}'s", f"record a baseline of {model} with --phase-update-new --phase-calibrate"
+        options = f"{option_text('update_new', 'True')} {option_text('calibrate', 'True')}"
+        return f"{model}'s", f"record a baseline of {model} with {options}"
 
     def describe(self) -> str:
         """Return the model, measured in this run, and its environment, for messages."""

@@ -30,6 +30,7 @@ from harness.baselines.stored_files import (
 from harness.baselines.stored_files import BaselineError as BaselineError
 from harness.baselines.stored_files import BaselineExistsError as BaselineExistsError
 from harness.baselines.stored_files import MissingBaselineError as MissingBaselineError
+from harness.interface import measure_command, option_text
 from harness.profile.environment import Environment
 from harness.profile.measures import MEASURES, RECALL, chance_measure
 from harness.profile.profile import Profile
@@ -96,7 +97,7 @@ class Baseline:
     @property
     def uncalibrated(self) -> tuple[str, str]:
         """The owner of a missing calibration, and the remedy."""
-        return "the baseline's", "record one with --phase-calibrate"
+        return "the baseline's", f"record one with {option_text('calibrate', 'True')}"
 
     def describe(self) -> str:
         """Return the file and the environment of its recording, for messages."""
@@ -117,7 +118,7 @@ def find_baseline(root: Path, profile: Profile) -> Baseline:
     if not paths:
         raise MissingBaselineError(
             f"no baseline for {profile.pair} in {root}; record one with: "
-            f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update-new"
+            f"{measure_command(profile.model, profile.dataset, option_text('update_new', 'True'))}"
         )
     stored = {path: Environment(**read_json(path)["environment"]) for path in paths}
     chosen = max(paths, key=lambda path: (profile.environment.nearness(stored[path]), path.name))
@@ -127,7 +128,8 @@ def find_baseline(root: Path, profile: Profile) -> Baseline:
         if baseline.profile.declared.get(choice) != profile.declared.get(choice):
             raise BaselineError(
                 f"{chosen} is not comparable: it declares {choice} = {baseline.profile.declared.get(choice)!r}, this "
-                f"run {profile.declared.get(choice)!r}; record it again with --phase-update"
+                f"run {profile.declared.get(choice)!r}; record it again with "
+                f"{option_text('update', 'True')}"
             )
     return baseline
 
@@ -193,7 +195,7 @@ def write_baseline(
     if profile.n < LEAST_SAMPLES:
         raise BaselineError(
             f"a baseline of {profile.pair} needs at least {LEAST_SAMPLES} samples, not {profile.n}: "
-            "raise --phase-samples"
+            f"raise {option_text('samples')}"
         )
     with locked_for_writing(model_directory(root, profile.model)) as is_locked:
         path = _path_for(root, profile)
@@ -289,5 +291,5 @@ def _refuse_other(path: Path, model: Any, profile: Profile) -> None:
     if model != profile.model:
         raise BaselineError(
             f"the baseline {path} is of the model {model}, not of {profile.model}: rename the checkpoint's directory, "
-            "choose another --phase-baselines, or remove the file"
+            f"choose another {option_text('baselines')}, or remove the file"
         )

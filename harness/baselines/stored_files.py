@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import PhaseError
+from harness.interface import option_text
 from harness.profile.environment import Environment
 from harness.storage.directory_lock import LOCK_FILE, LockedError, locked
 from harness.storage.file_names import BASELINE_ENDING, file_name, is_plain_name
@@ -148,7 +149,7 @@ def locked_for_writing(folder: Path) -> Iterator[bool]:
             if os.path.lexists(lock):
                 raise BaselineError(
                     f"the lock {lock} cannot be acquired: {error.strerror}; remove it if no run is writing, or choose "
-                    "another directory with --phase-baselines"
+                    f"another directory with {option_text('baselines')}"
                 ) from None
             raise _not_writable(folder, error) from None
         yield is_locked
@@ -212,7 +213,8 @@ def remove_leftovers(path: Path) -> None:
 
 def restore_advice(path: Path) -> str:
     """Return the remedy for a damaged baseline, for messages."""
-    return f"restore it from version control, or remove {path.name} and record it again with --phase-update-new"
+    again = option_text("update_new", "True")
+    return f"restore it from version control, or remove {path.name} and record it again with {again}"
 
 
 def _read_arrays(path: Path, content: Mapping[str, Any]) -> bytes:
@@ -231,5 +233,5 @@ def _read_arrays(path: Path, content: Mapping[str, Any]) -> bytes:
 def _not_writable(path: Path, error: OSError) -> BaselineError:
     return BaselineError(
         f"the baseline {path} cannot be written: {error.strerror}; free disk space or choose another directory with "
-        "--phase-baselines"
+        f"{option_text('baselines')}"
     )

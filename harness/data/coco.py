@@ -26,8 +26,8 @@ COPY = LocalCopy(
     DATASET,
     "lmms-lab/COCO-Caption",
     ("data/val-*.parquet",),
-    f"give the official layout with --phase-data {DATASET}=DIR (or the variable {VARIABLE}), "
-    "or add --phase-download, 6.6 GB",
+    f"give the official layout with [[data {DATASET}=DIR]] (or the variable {VARIABLE}), "
+    "or add [[download True]], 6.6 GB",
     lambda directory: _files(directory),
     lambda path: _columns(path),
 )

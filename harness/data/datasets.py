@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from harness.data.sample import Dataset, Sample, Source
+from harness.errors import did_you_mean
 
 
 def _call(function: str, *args: Any) -> Any:
@@ -73,4 +74,6 @@ def find_dataset(name: str) -> Dataset:
         return DATASETS[name]
     except KeyError:
         known = ", ".join(sorted(DATASETS))
-        raise LookupError(f"no dataset is called {name!r}: choose one of {known}") from None
+        raise LookupError(
+            f"no dataset is called {name!r}: choose one of {known}{did_you_mean(name, DATASETS)}"
+        ) from None

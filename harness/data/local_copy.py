@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.data.parquet import NEEDS_PYARROW, ImageCell, TableSize, has_pyarrow, read_rows
 from harness.data.sample import DataError, Source
+from harness.interface import expand_options
 from harness.storage.regular_file import read_regular
 
 #: A list file with its folder of images, or parquet tables.
@@ -31,7 +32,7 @@ class LocalCopy:
         dataset: the name of the dataset.
         repository: the hub dataset.
         patterns: shell patterns of its parquet files.
-        remedy: advice for a user who has no copy.
+        remedy: advice for a user who has no copy; options as in `interface.expand_options`.
         files: returns the files in a directory; raises DataError if the layout is unknown.
         columns: returns the columns to read of a table; raises DataError if it belongs to another dataset.
     """
@@ -71,7 +72,8 @@ class LocalCopy:
             return self._problem(source.directory.expanduser())
         if not source.download and cache_problem(self.repository, "dataset", self.patterns) is not None:
             return (
-                f"no directory was given and {self.repository} is not in the local cache, or incomplete: {self.remedy}"
+                f"no directory was given and {self.repository} is not in the local cache, or incomplete: "
+                f"{expand_options(self.remedy)}"
             )
         if not has_pyarrow():
             return f"{self.repository} cannot be read: {NEEDS_PYARROW}"
@@ -80,7 +82,7 @@ class LocalCopy:
     def _problem(self, directory: Path) -> str | None:
         try:
             if not directory.is_dir():
-                return f"{directory}, the path for {self.dataset}, is not a directory: {self.remedy}"
+                return f"{directory}, the path for {self.dataset}, is not a directory: {expand_options(self.remedy)}"
             files = self.files(directory)
             for path in files if isinstance(files, list) else ():
                 self.columns(path)

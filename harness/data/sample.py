@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.errors import PhaseError, printable
+from harness.interface import in_python, option_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,7 +92,9 @@ def left_out_lines(dataset: str, left_out: Mapping[str, str]) -> list[str]:
     lines = [f"{dataset}: left out {len(names)} ({reason}): {_some(names)}" for reason, names in reasons.items()]
     if len(lines) > _NAMED:
         rest = sum(len(names) for names in list(reasons.values())[_NAMED:])
-        others = f"{len(lines) - _NAMED} other reasons: --phase-json and the profile's left_out have all of them"
+        has = "has" if in_python() else "have"
+        both = "" if in_python() else f"{option_text('json')} and "
+        others = f"{len(lines) - _NAMED} other reasons: {both}the profile's left_out {has} all of them"
         lines[_NAMED:] = [f"{dataset}: left out {rest} more for {others}"]
     return lines
 

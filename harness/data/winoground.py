@@ -27,9 +27,9 @@ COPY = LocalCopy(
     DATASET,
     "facebook/winoground",
     ("data/*.parquet",),
-    f"give the directory with examples.jsonl and the images with --phase-data {DATASET}=DIR (or the variable "
+    f"give the directory with examples.jsonl and the images with [[data {DATASET}=DIR]] (or the variable "
     f"{VARIABLE}), or, as the dataset is gated, accept the licence on its page at the hub, set an access token "
-    "(HF_TOKEN) and add --phase-download",
+    "(HF_TOKEN) and add [[download True]]",
     lambda directory: _files(directory),
     lambda path: _columns(path),
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from harness.errors import PhaseError, first_line, is_out_of_memory
+from harness.interface import option_text
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,7 +63,7 @@ class AdaptiveBatchSize:
         if tried == 1:
             raise MemoryShortageError(
                 f"{self._title}: not even one sample fits into memory ({problem}); use a device with more "
-                "memory, a narrower --phase-dtype, or a model with fewer image tokens"
+                f"memory, a narrower {option_text('dtype')}, or a model with fewer image tokens"
             )
         clear_device_cache(garbage_collection=True)
         self.size = tried // 2

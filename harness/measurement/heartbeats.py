@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from harness.interface import option_text
+
 # Seconds without a heartbeat after which a process is reported; a single batch may take that long.
 SILENCE = 60.0
 # Number of polls of the others' heartbeats within `SILENCE`, or within the longest wait if that is shorter.
@@ -142,7 +144,7 @@ class Heartbeats:
                     limits[text] = 2 * idle
                     say(
                         f"{text}: it hangs, or one batch takes that long; process {self._rank} waits until {until} "
-                        "(--phase-process-timeout)"
+                        f"({option_text('process_timeout')})"
                     )
 
     def _stalled(self) -> list[tuple[float, str]]:

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import CONTROLS, Dataset, Sample, Source, left_out_lines, with_grey_image
+from harness.errors import did_you_mean
 from harness.measurement.arrays import cosines_between_samples, curve_arrays, measured_arrays, stacked_rows
 from harness.measurement.batches import BatchRunner, SampleError
 from harness.measurement.drawn_samples import FirstSamples, collect_drawings, measure_first_samples
@@ -33,8 +35,7 @@ from harness.models.likelihood import LIKELIHOOD_POLICY
 from harness.models.prompts.chat import prompt_text, template_date
 from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.prompt import Batch
-from harness.models.registry import find_model
-from harness.models.vlm import Vlm, load_vlm
+from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import KS, LensTask
 from harness.probe.noise import noise_seed, replace_features_by_noise
@@ -45,7 +46,6 @@ from harness.profile.configuration import read_configuration
 from harness.profile.environment import environment, weight_hashes
 from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Array, Drawing, Profile
-from harness.storage.cache_directory import default_cache
 from harness.storage.file_names import text_digest
 
 
@@ -67,12 +67,17 @@ def measure(
     samples: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
-    controls: Sequence[str] | None = None,
+    controls: str | Sequence[str] | None = None,
     control_seed: int = 0,
     word_order: bool = True,
     draw: Collection[str] = (),
     cache: Path | None = None,
     source: Source | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    download: bool = False,
+    trust_code: bool = False,
+    allow_unused_weights: bool = False,
     progress: bool | Progress | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Profile:
@@ -82,25 +87,31 @@ def measure(
     The profile's `left_out` lists excluded samples with their reasons.
 
     Args:
-        vlm: the name of a model, or your own model and processor in a `Vlm`.
-        dataset: a name of `data.registry.DATASETS`.
+        vlm: a directory of save_pretrained, a repository ORG/NAME, the name of a registered model, or a loaded `Vlm`.
+        dataset: a name of `data.datasets.DATASETS`.
         samples: number of samples to draw; None draws as many as the dataset declares.
         seed: the seed of the draw.
         batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
-        controls: names of `data.sample.CONTROLS` to measure on the same samples; None measures all, but none for a
-            dataset for regression only.
+        controls: one or more names of `data.sample.CONTROLS` to measure on the same samples; None measures all, but
+            none for a dataset for regression only.
         control_seed: the seed of the noise.
         word_order: True to measure Winoground's scores if the dataset has items of two images and two captions; this
             costs four forward passes per item.
         draw: ids of samples to record in full besides the first two, for figures; unknown ids are ignored.
         cache: directory of cached readings, from which an interrupted run continues; None disables the cache.
-        source: location of the files of a dataset on disk; None uses its environment variable.
+        source: location of the files of a dataset on disk; None uses its environment variable, or the hub's cache.
+        device: as in `Vlm.load`, which loads a named model; a loaded model stays on its device.
+        dtype: as in `Vlm.load`.
+        download: True to download weights and data that are missing from the hub's local cache.
+        trust_code: as in `Vlm.load`.
+        allow_unused_weights: as in `Vlm.load`.
         progress: True to show a progress bar; None shows one in a terminal. A `Progress` counts the pairs of a run.
         say: receives lines on the cache and on excluded samples.
 
     Raises:
         LookupError: there is no model or dataset of that name.
-        MeasureError: fewer than two samples remain, the batch size is below 1, or a control is unknown.
+        MeasureError: fewer than two samples remain, the batch size is below 1, a control is unknown, or an argument is
+            about loading and the model is loaded.
         SampleError: some samples cannot be read or give NaN; the message names them, and the others are cached.
         MemoryShortageError: memory runs out with one sample per batch.
         ReadingCacheError: the cache does not exist and cannot be created.
@@ -108,20 +119,22 @@ def measure(
 
     Example:
         >>> import harness
-        >>> profile = harness.measure("scenes-llava", "scenes", samples=64)  # doctest: +SKIP
+        >>> profile = harness.measure("path/or/ORG/NAME", "scenes", samples=64)  # doctest: +SKIP
         >>> profile["inter"].shape  # doctest: +SKIP
         (64, 31)
     """
-    if isinstance(vlm, str):
-        vlm = load_vlm(find_model(vlm), cache=cache or default_cache(), device=processes().device("auto"))
+    loading = {"device": device, "dtype": dtype, "trust_code": trust_code, "allow_unused_weights": allow_unused_weights}
+    vlm = _loaded(vlm, loading, download=download, cache=cache)
     if batch_size < 1:
         raise MeasureError(f"batch size {batch_size}: at least one sample per forward pass is needed")
     data = find_dataset(dataset)
     if controls is None:
         controls = () if data.regression_only else tuple(CONTROLS)
+    controls = (controls,) if isinstance(controls, str) else controls
     if unknown := [control for control in controls if control not in CONTROLS]:
-        raise MeasureError(f"unknown control {unknown[0]!r}; known controls: {', '.join(CONTROLS)}")
-    source = source or data.source()
+        similar = did_you_mean(unknown[0], CONTROLS)
+        raise MeasureError(f"unknown control {unknown[0]!r}; known controls: {', '.join(CONTROLS)}{similar}")
+    source = source or data.source(download=download)
     plan = _plan(vlm, data, data.samples if samples is None else samples, seed, source, say)
     start = measure_first_samples(vlm, plan, dataset, batch_size, say)
     # Hashed after the first pass, because some quantised layers change their scales permanently in it.
@@ -144,6 +157,16 @@ def measure(
     profile = _assemble(vlm, dataset, observed, drawings, weights, control_seed)
     left_out = {**source.left_out, **observed.plan.excluded}
     return replace(profile, left_out=left_out, configuration=configuration)
+
+
+def _loaded(vlm: Vlm | str, loading: Mapping[str, Any], *, download: bool, cache: Path | None) -> Vlm:
+    """Return a loaded model; a named one is loaded with the arguments `loading` of `Vlm.load`."""
+    if isinstance(vlm, str):
+        device = processes().device(str(loading["device"]))
+        return Vlm.load(vlm, **{**loading, "device": device}, download=download, cache=cache)
+    if given := [name for name, value in loading.items() if value not in ("auto", False)]:
+        raise MeasureError(f"{vlm.name} is loaded: {given[0]} is for a model that is named by a path or as ORG/NAME")
+    return vlm
 
 
 def _plan(vlm: Vlm, data: Dataset, wanted: int, seed: int, source: Source, say: Callable[[str], None]) -> Plan:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from harness.data.sample import Sample
 from harness.data.words import content_words, seem_english
 from harness.errors import PhaseError
+from harness.interface import option_text
 from harness.probe.lens_task import References, Words
 from harness.probe.vocabulary import Vocabulary
 
@@ -64,7 +65,7 @@ class Plan:
         if len(self.samples) < 2:
             excluded = f"; {len(self.excluded)} are left out, such as " if self.excluded else ""
             example = next((f"{name} ({why})" for name, why in self.excluded.items()), "")
-            remedy = "the anisotropy adjustment needs at least two; raise --phase-samples"
+            remedy = f"the anisotropy adjustment needs at least two; raise {option_text('samples')}"
             raise MeasureError(f"{len(self.samples)} samples of {dataset}{excluded}{example}: {remedy}")
 
 

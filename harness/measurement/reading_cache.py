@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import PhaseError
+from harness.interface import option_text
 from harness.storage.file_names import text_digest
 from harness.storage.files import remove_abandoned_parts, unwritable_reason, write_atomically
 from harness.storage.json_text import dump
@@ -187,7 +188,7 @@ class ReadingCache:
             if self._exposed:
                 self._say(
                     f"readings are neither used nor cached, because {self._exposed}: they are measured again; choose "
-                    "another --phase-cache to cache them"
+                    f"another {option_text('cache')} to cache them"
                 )
         return bool(self._exposed)
 
@@ -195,18 +196,19 @@ class ReadingCache:
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError) or not (self._cache and self._cache.is_dir()):
             raise ReadingCacheError(
-                f"readings cannot be cached in {folder} ({reason}); choose another --phase-cache, or --phase-no-cache"
+                f"readings cannot be cached in {folder} ({reason}); choose another "
+                f"{option_text('cache')}, or {option_text('no_cache', 'True')}"
             ) from error
         if not self._failed_writes:
             if error.errno in _READ_ONLY:
                 self._say(
                     f"the cache {self._cache} cannot be written ({reason}): its readings are used, new ones "
-                    "are not cached; choose another --phase-cache to cache them"
+                    f"are not cached; choose another {option_text('cache')} to cache them"
                 )
             else:
                 self._say(
                     f"readings are no longer cached in {folder} ({reason}): the measurement continues, but an "
-                    "interrupted run starts again; free disk space, or choose another --phase-cache"
+                    f"interrupted run starts again; free disk space, or choose another {option_text('cache')}"
                 )
         self._failed_writes, self._reason = self._failed_writes + 1, reason
 

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from harness.errors import PhaseError, first_line
+from harness.interface import expand_options, option_text
 from harness.models.prompts.hashes import IMAGE_DIMENSIONS
 from harness.models.vlm import Vlm, count_image_features
 
@@ -32,8 +33,8 @@ _OTHER_FORM = (
     "the image processor returns images in another form than the vision tower expects: use the image processor of this "
     "checkpoint (image_processor_type in processor_config.json or preprocessor_config.json)"
 )
-#: Pairs of (pattern of an error text, advice); the first match counts. Types do not help: torch and transformers use
-#: one error type for many causes.
+#: Pairs of (pattern of an error text, advice with options as of `interface.expand_options`); the first match counts.
+#: Types do not help: torch and transformers use one error type for many causes.
 _ADVICE: tuple[tuple[str, str], ...] = (
     (
         r"unexpected keyword argument|missing \d+ required",
@@ -59,12 +60,12 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     (
         r"No module named|ImportError|Triton is not|not compiled with|no kernel image",
         "a package is missing or was built for another machine: install the package that the error names (for torch, "
-        "the build for this GPU), or measure with --phase-device cpu",
+        "the build for this GPU), or measure with [[device cpu]]",
     ),
     (
         r"same dtype|dtype.* (do not|don't|to be) |should be the same|expected scalar type|ScalarType|Half|BFloat16",
         "the parts of the model compute in different dtypes: convert the whole model (model.to(torch.float32)) or load "
-        "it with --phase-dtype",
+        "it with [[dtype]]",
     ),
     (
         r"same device|on cpu or on the same|different devices",
@@ -80,12 +81,12 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     ),
     (
         r"CU(BLAS|DNN)_STATUS_(ALLOC|NOT_INIT)",
-        "the GPU has no memory left for its libraries: free some of it, or measure with --phase-batch-size 1",
+        "the GPU has no memory left for its libraries: free some of it, or measure with [[batch_size 1]]",
     ),
     (
         r"CUDA error|CUDNN|CUBLAS",
         "a GPU kernel failed, and CUDA reports that late: the environment variable CUDA_LAUNCH_BLOCKING=1 shows "
-        "the true location, and --phase-device cpu shows the error text",
+        "the true location, and [[device cpu]] shows the error text",
     ),
 )
 _DEFAULT_ADVICE = (
@@ -109,7 +110,7 @@ def refuse_autocast(name: str, device: str) -> None:
             f"{name}: its forward pass runs under torch.autocast, which rounds states and readings to "
             f"{str(torch.get_autocast_dtype(device)).removeprefix('torch.')}: leave torch.autocast (for a model that "
             "accelerate prepared: accelerator.unwrap_model(model, keep_fp32_wrapper=False)), and load the model in "
-            "the dtype that you want (--phase-dtype, or model.to(torch.bfloat16))"
+            f"the dtype that you want ({option_text('dtype')}, or model.to(torch.bfloat16))"
         )
 
 
@@ -140,7 +141,7 @@ def explain_error(
     )
     # Sizes are meaningless for images in another form.
     counts = "" if advice == _OTHER_FORM else _image_size(vlm, inputs) or _image_tokens(vlm, inputs, image)
-    cause = _sparse_weight(vlm) or counts or advice
+    cause = _sparse_weight(vlm) or counts or expand_options(advice)
     return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_DEFAULT_ADVICE}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import PhaseError, first_line, printable
 from harness.hub import HubError, find_snapshot
+from harness.interface import option_text
 from harness.models.anatomy import refuse_unmeasurable
 from harness.models.checkpoints.checkpoint_directory import code_files, refuse_foreign
 from harness.models.checkpoints.processor_parts import refuse_incomplete_processor, refuse_without_processor
@@ -67,7 +68,8 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     folder, _ = _folder(entry, request, tuple(name for name in entry.files if "safetensors" not in name))
     if entry.trusted:
         request.say(
-            f"RUNNING CODE of the checkpoint {entry.source}, as --phase-trust-code allows: {code_files(folder)}"
+            f"RUNNING CODE of the checkpoint {entry.source}, as {option_text('trust_code')} allows: "
+            f"{code_files(folder)}"
         )
     # Always explicit: otherwise transformers prompts on the terminal.
     trust = {"trust_remote_code": entry.trusted}
@@ -157,8 +159,8 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
         )
     if unused := [*(path.name for path in unused_files(folder, weight_files(folder))), *unused]:
         request.say(
-            f"UNUSED WEIGHTS of the checkpoint {entry.source} are ignored, as --phase-allow-unused-weights allows: "
-            f"{printable(unused[0])}, {len(unused)} in all"
+            f"UNUSED WEIGHTS of the checkpoint {entry.source} are ignored, as "
+            f"{option_text('allow_unused_weights')} allows: {printable(unused[0])}, {len(unused)} in all"
         )
     # For provenance: transformers records a commit only if it fetched the files itself.
     model.config._commit_hash = revision
@@ -191,7 +193,7 @@ def _translated_errors(entry: ModelEntry, folder: Path) -> Iterator[None]:
         if _CODE in str(error):
             raise WeightsError(
                 f"the checkpoint {entry.source} needs code of its own ({code_files(folder)}), which is not run: read "
-                f"it, and if you trust it add --phase-trust-code {entry.source}"
+                f"it, and if you trust it add {option_text('trust_code', entry.source)}"
             ) from cause
         if problem := missing_package(error):
             raise WeightsError(f"the checkpoint {entry.source} {problem}") from cause

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import print_to_stderr
+from harness.errors import did_you_mean, print_to_stderr
 from harness.models.prompts.chat_templates import BARE, LLAVA
 from harness.storage.file_names import file_name
 
@@ -176,6 +176,7 @@ def find_model(name: str) -> ModelEntry:
         return _unregistered(name.split("/")[1], name)
     raise LookupError(
         f"unknown model {name!r}: neither a directory nor ORG/NAME; known models: {', '.join(sorted(MODELS))}"
+        f"{did_you_mean(name, MODELS)}"
     )
 
 

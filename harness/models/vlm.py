@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from harness.errors import PhaseError
+from harness.interface import option_text
 from harness.models.anatomy import Anatomy, find_anatomy
 from harness.models.linear import COMPUTING_TYPES
 from harness.models.offloaded import computing_device
 from harness.models.placement import sweep_offloaded
 from harness.models.prompts.hashes import map_tensors
-from harness.models.registry import DTYPES, LoadRequest, ModelEntry
+from harness.models.registry import DTYPES, LoadRequest, ModelEntry, find_model
+from harness.storage.cache_directory import default_cache
 
 
 class DeviceError(PhaseError):
@@ -33,25 +35,31 @@ class VlmError(PhaseError):
 class Vlm:
     """A loaded model and its processor; `name` is the name in its baselines, `revision` its commit on the hub.
 
+    `Vlm.load` loads a checkpoint. A model in memory needs its name and processor; `anatomy` locates its parts, by
+    default with `find_anatomy`.
+
     Raises:
         VlmError: the processor has no tokenizer, or the anatomy belongs to another model.
+        AnatomyError: the model lacks a part that a measurement needs.
 
     Example:
         >>> import harness
         >>> from transformers import AutoModelForImageTextToText, AutoProcessor
         >>> model = AutoModelForImageTextToText.from_pretrained("path/to/model").eval()  # doctest: +SKIP
         >>> processor = AutoProcessor.from_pretrained("path/to/model")  # doctest: +SKIP
-        >>> vlm = harness.Vlm("my-vlm", model, processor, harness.find_anatomy(model))  # doctest: +SKIP
+        >>> vlm = harness.Vlm("my-vlm", model, processor)  # doctest: +SKIP
         >>> profile = harness.measure(vlm, "scenes")  # doctest: +SKIP
     """
 
     name: str
     model: Any
     processor: Any
-    anatomy: Anatomy
+    anatomy: Anatomy = None  # type: ignore[assignment]  # `__post_init__` finds it.
     revision: str = ""
 
     def __post_init__(self) -> None:
+        if self.anatomy is None:
+            object.__setattr__(self, "anatomy", find_anatomy(self.model))
         if not callable(self.processor) or getattr(self.processor, "tokenizer", None) is None:
             raise VlmError(
                 f"{self.name}: {type(self.processor).__name__} is no processor of images and prompts: load one with "
@@ -62,6 +70,45 @@ class Vlm:
                 f"{self.name}: the anatomy belongs to another model than the {type(self.model).__name__} that is "
                 "measured, perhaps to the original of a copy: make it with harness.find_anatomy(model)"
             )
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        download: bool = False,
+        trust_code: bool = False,
+        allow_unused_weights: bool = False,
+        cache: Path | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Vlm:
+        """Return a model with its processor, on a device and in eval mode.
+
+        Args:
+            name: a directory of save_pretrained, a repository ORG/NAME, or the name of a registered model.
+            device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps.
+            dtype: fp32, bf16, fp16 or torch's names; auto is fp32 for bundled models and on a CPU, else bf16.
+            download: True to download files that are missing from the hub's local cache.
+            trust_code: True to run the Python code of the checkpoint, which is refused otherwise.
+            allow_unused_weights: True to load a checkpoint although its model does not use all weights in its files.
+            cache: directory of bundled weights; None uses the user's cache directory.
+            say: receives a line per download; None prints it.
+
+        Raises:
+            LookupError: there is no such model, or no such dtype.
+            WeightsError: the weights are unavailable or unusable.
+            DeviceError: the device is unavailable.
+            AnatomyError: the model lacks a part that a measurement needs.
+
+        Example:
+            >>> import harness
+            >>> vlm = harness.Vlm.load("path/or/ORG/NAME", device="cuda", dtype="bf16")  # doctest: +SKIP
+        """
+        entry = replace(find_model(name), trusted=trust_code, unused_weights=allow_unused_weights)
+        cache = cache or default_cache()
+        return load_vlm(entry, cache=cache, device=device, dtype=dtype, download=download, say=say)
 
     @property
     def device(self) -> torch.device:
@@ -103,9 +150,13 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise DeviceError(f"{name!r} is no device; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"--phase-device {name}: torch {torch.__version__} sees no CUDA device here; use cpu or auto")
+        raise DeviceError(
+            f"{option_text('device', name)}: torch {torch.__version__} sees no CUDA device here; use cpu or auto"
+        )
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise DeviceError(f"--phase-device {name}: there are only {torch.cuda.device_count()} CUDA devices here")
+        raise DeviceError(
+            f"{option_text('device', name)}: there are only {torch.cuda.device_count()} CUDA devices here"
+        )
     return device
 
 

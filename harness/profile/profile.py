@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import did_you_mean
 from harness.profile.configuration import CHECKPOINT
 from harness.profile.configuration_changes import ConfigurationChanges, configuration_changes
 from harness.profile.environment import Environment
@@ -19,6 +20,14 @@ Array = NDArray[Any]
 
 #: Value of `declared["first_token"]` for prompts without a BOS token.
 AS_TEXT = "text"
+
+
+class UnknownMeasureError(KeyError):
+    """A profile has no array with a name; the message lists the names that it has."""
+
+    def __str__(self) -> str:
+        # A KeyError quotes its message.
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +141,31 @@ class Profile:
         return int(self.arrays["inter"].shape[1]) - 1
 
     def __getitem__(self, name: str) -> Array:
-        """Return the array `name`; `recall_1`, `_5`, `recall_chance_1` and `_5` (n, P) are computed from counts."""
+        """Return the array `name`; `recall_1`, `_5`, `recall_chance_1` and `_5` (n, P) are computed from counts.
+
+        Raises:
+            UnknownMeasureError: the profile has no such array.
+        """
+        if name not in self.names:
+            raise UnknownMeasureError(self._unknown(name))
         if name.startswith("recall_") and name not in self.arrays:
             recall = name.replace("chance_", "")
             chance = "" if name == recall else "chance_"
             hits, words = self.arrays[f"{chance}hits"], self.arrays[f"{chance}words"]
             return np.asarray(hits[:, :, MEASURES[recall].column] / words[:, None], dtype=np.float64)
         return self.arrays[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its arrays, with those that are computed from counts."""
+        recalls = [name for name in MEASURES if name.startswith("recall_")] if "hits" in self.arrays else []
+        chance = [name.replace("recall_", "recall_chance_") for name in recalls]
+        return tuple(dict.fromkeys((*self.arrays, *recalls, *chance)))
+
+    def _unknown(self, name: str) -> str:
+        if name.startswith("recall_") and self.no_recall:
+            return f"{self.pair} has no {name}: recall is left out, because {self.no_recall}"
+        return f"{self.pair} has no measure {name!r}; it has {', '.join(self.names)}{did_you_mean(name, self.names)}"
 
     def readjusted_similarity(self, rows: Sequence[int]) -> Array | None:
         """Return `inter_adjusted` of some samples, adjusted over these samples only.

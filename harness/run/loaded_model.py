@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import PhaseError, copy_without_traceback, first_line
+from harness.interface import option_text
 from harness.measurement.ranks import Processes, processes
 from harness.run.option_row import is_from_fixture
 from harness.run.options import Options
@@ -130,8 +131,9 @@ class LoadedModel:
                 ) from error
             if not isinstance(value, Vlm):
                 raise PhaseError(
-                    f"the fixture {name} returns {type(value).__name__!r}, and --phase-model fixture:{name} needs a "
-                    "harness.Vlm: return harness.Vlm(name, model, processor, harness.find_anatomy(model))"
+                    f"the fixture {name} returns {type(value).__name__!r}, and "
+                    f"{option_text('model', f'fixture:{name}')} needs a harness.Vlm: return harness.Vlm(name, model, "
+                    "processor)"
                 )
             self._refuse_mismatch(name, value)
             vlm = replace(value, name=name)
@@ -147,12 +149,14 @@ class LoadedModel:
         device, dtype = self.options.device, self.options.dtype
         if device != "auto" and choose_device(device).type != vlm.device.type:
             raise PhaseError(
-                f"--phase-device {device}: the fixture {name} returns its model on {vlm.device}; move it in the fixture"
+                f"{option_text('device', device)}: the fixture {name} returns its model on {vlm.device}; "
+                "move it in the fixture"
             )
         if dtype != "auto" and choose_dtype(dtype, vlm.device, bundled=False) != vlm.dtype:
             actual = str(vlm.dtype).removeprefix("torch.")
             raise PhaseError(
-                f"--phase-dtype {dtype}: the fixture {name} returns its model in {actual}; convert it in the fixture"
+                f"{option_text('dtype', dtype)}: the fixture {name} returns its model in {actual}; "
+                "convert it in the fixture"
             )
 
 

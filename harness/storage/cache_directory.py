@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import PhaseError
+from harness.interface import option_text
 
 CACHE_VARIABLE = "VLM_PHASE_CACHE"
 
@@ -32,5 +33,5 @@ def default_cache() -> Path:
             return cache
     raise CacheError(
         f"the user has no home directory (HOME is not set), so there is no cache directory: set {CACHE_VARIABLE} to a "
-        "directory, or give one with --phase-cache"
+        f"directory, or give one with {option_text('cache')}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +11,7 @@ import transformers.models.llama.modeling_llama  # noqa: F401 - pytester drops m
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
+from harness.interface import PYTEST, PYTHON, use
 from harness.models.vlm import Vlm
 from harness.tests.support.case_runs import cases, recorded
 from harness.tests.support.hub_model import empty_hub, hub, hub_cache, unlist
@@ -43,6 +45,14 @@ def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PY_COLORS", "0")
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def words_of_pytest(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let messages name the options of pytest, as in a run of the cases; the command starts with Python's words."""
+    before = use(PYTHON if request.path.parent.name == "command" else PYTEST)
+    yield
+    use(before)
 
 
 @pytest.fixture(scope="session")

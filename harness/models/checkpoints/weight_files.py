@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import printable
+from harness.interface import option_text
 from harness.models.checkpoints.configuration_bounds import refuse_more_than_stored
 from harness.models.checkpoints.foreign_formats import no_safetensors
 from harness.models.checkpoints.named_files import NAMED_WEIGHTS, is_weights
@@ -111,7 +112,7 @@ def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> M
         raise WeightsError(
             f"the checkpoint {source} has two sets of weights: transformers reads {_listed(files)} and ignores "
             f"{_listed(others)}; move the unwanted set out of the directory, or add "
-            f"--phase-allow-unused-weights {source}"
+            f"{option_text('allow_unused_weights', source)}"
         )
     return headers
 

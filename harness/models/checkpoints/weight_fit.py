@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.errors import printable
+from harness.interface import option_text
 from harness.models.checkpoints.weight_files import StoredTensor
 from harness.models.library_messages import quiet_transformers
 from harness.models.registry import ModelEntry
@@ -98,7 +99,7 @@ def _refuse_doubles(stored: Collection[str], names: Collection[str], entry: Mode
             raise WeightsError(
                 f"the checkpoint {entry.source} has two weights for one weight of its model ({printable(other)}, "
                 f"{printable(name)}): its files mix two sets of weights; save the model again, or to measure with the "
-                f"one that transformers takes, add --phase-allow-unused-weights {entry.source}"
+                f"one that transformers takes, add {option_text('allow_unused_weights', entry.source)}"
             )
 
 
@@ -148,7 +149,7 @@ def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelE
         cause = merge if adapted else layers or "check that config.json and weights belong together"
         raise WeightsError(
             f"the checkpoint {source} has weights that its model does not use ({printable(extra[0])}, {len(extra)} "
-            f"in all): {cause}; to measure without them add --phase-allow-unused-weights {source}"
+            f"in all): {cause}; to measure without them add {option_text('allow_unused_weights', source)}"
         )
     return extra
 
@@ -178,7 +179,7 @@ def refuse_untied(model: Any, settings: Mapping[str, Any], entry: ModelEntry) ->
         f"the checkpoint {entry.source} declares in config.json that its head and its embeddings are one weight "
         "(tie_word_embeddings), but its weights have two that differ: set it to false if the head was trained "
         "separately, else remove lm_head.weight from the weights, or measure with the head of the weights by "
-        f"--phase-allow-unused-weights {entry.source}"
+        f"{option_text('allow_unused_weights', entry.source)}"
     )
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from harness.data.sample import Sample
 from harness.errors import first_line
+from harness.interface import option_text
 from harness.models.prompts.chat import Prompt, PromptError, image_tokens, write_prompt
 from harness.models.prompts.hashes import InputHashes, hash_rows
 from harness.models.prompts.processor_call import call_processor
@@ -76,7 +77,7 @@ def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePosi
         if separate["input_ids"][0].tolist() != inputs["input_ids"][row][real[row]].tolist():
             raise PromptError(
                 f"{type(processor).__name__} gives sample {samples[row].id} different tokens alone than in a batch; "
-                "measure with --phase-batch-size 1"
+                f"measure with {option_text('batch_size', '1')}"
             )
         return separate
 
@@ -100,7 +101,7 @@ def _refuse_padding(processor: Any, inputs: Mapping[str, Any], real: torch.Tenso
     if padded:
         raise UnevenPromptsError(
             f"{name} pads prompts of different length between their tokens ({padded[0]}), which changes what the model "
-            "computes; measure with --phase-batch-size 1, or use the same instruction for all samples"
+            f"computes; measure with {option_text('batch_size', '1')}, or use the same instruction for all samples"
         )
 
 

@@ -123,6 +123,11 @@ def test_several_processes_need_the_plugin_from_the_start(run: Run, pytester: py
     assert result.ret != pytest.ExitCode.OK
 
 
+@pytest.fixture(autouse=True)
+def words_of_pytest() -> None:
+    """Start with the words of Python, as a process does."""
+
+
 class Words:
     """A plugin that records the interface in use while tests are collected."""
 
