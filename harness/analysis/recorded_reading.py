@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.analysis.claims import Claim
+from harness.analysis.control_difference import DifferenceBand
 from harness.analysis.curves import CurveSummary, FloatArray
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.segments import BoundedRises, ConfirmedSegments, Rises
@@ -19,11 +20,14 @@ from harness.analysis.turning_points import Boundaries
 class RecordedReading(PhaseReading):
     """A reading from a record, with the recorded answers: `phases_confirmed` by phase, and `claims` by name.
 
+    `control_bands` holds, per control, the inter-modal similarity minus that of the control with its band.
+
     It has no rows, and no intervals of rises.
     """
 
     phases_confirmed: tuple[bool, bool, bool, bool] = (False, False, False, False)
     claims: Mapping[str, Claim] = field(default_factory=dict)
+    control_bands: Mapping[str, DifferenceBand] = field(default_factory=dict)
 
     @property
     def confirmed(self) -> tuple[bool, bool, bool, bool]:
@@ -37,6 +41,7 @@ def recorded_reading(
     segments: ConfirmedSegments,
     phases_confirmed: tuple[bool, bool, bool, bool] = (False, False, False, False),
     claims: Mapping[str, Claim] | None = None,
+    control_bands: Mapping[str, DifferenceBand] | None = None,
 ) -> RecordedReading:
     """Return a reading with the recorded numbers.
 
@@ -46,6 +51,7 @@ def recorded_reading(
         segments: the confirmed segments.
         phases_confirmed: True for each confirmed phase.
         claims: the claims by name.
+        control_bands: the difference to each control.
     """
     summary = CurveSummary(mean, np.zeros((len(mean), len(mean))), boundaries.n)
     return RecordedReading(
@@ -60,4 +66,5 @@ def recorded_reading(
         recall_chance_difference=None,
         phases_confirmed=phases_confirmed,
         claims=claims or {},
+        control_bands=control_bands or {},
     )

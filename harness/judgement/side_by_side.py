@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from harness.analysis.control_difference import DifferenceBand
 from harness.analysis.margins import Tolerance
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.turning_points import BoundaryInterval
@@ -78,11 +79,12 @@ class Trace:
 class RecordedBaseline(Baseline):
     """A baseline or another model from a record, which holds its means, and the extent of equal readings as `traces`.
 
-    `source` names its file or model.
+    `source` names its file or model. `difference` is the difference of the inter-modal similarity to another model.
     """
 
     source: Mapping[str, str] = field(default_factory=dict)
     traces: tuple[Trace, ...] = ()
+    difference: DifferenceBand | None = None
 
     @property
     def label(self) -> str:

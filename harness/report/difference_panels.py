@@ -9,8 +9,10 @@ import numpy as np
 
 from harness.analysis.control_difference import MIN_CONTROL_DIFFERENCE, DifferenceBand, difference_band
 from harness.analysis.phase_reading import PhaseReading
+from harness.analysis.recorded_reading import RecordedReading
 from harness.baselines.store import Baseline
 from harness.judgement.regression import ALPHA_DIFF, mean_difference
+from harness.judgement.side_by_side import RecordedBaseline
 from harness.profile.profile import Array, Profile
 from harness.report.palette import FAINT, SERIES, Style
 from harness.report.panels import OverlaidCurves, finish_panel, legible, note_in_panel
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 def control_bands(reading: PhaseReading) -> Mapping[str, DifferenceBand]:
     """Return, per control, the inter-modal similarity minus that of the control, with its simultaneous band."""
+    if isinstance(reading, RecordedReading):
+        return reading.control_bands
     return {
         control: difference_band(rows["inter"], reading.alpha) for control, rows in reading.control_differences.items()
     }
@@ -48,6 +52,8 @@ def model_difference(profile: Profile, other: Baseline) -> DifferenceBand | None
     """
     if profile.depth != other.profile.depth:
         return None
+    if isinstance(other, RecordedBaseline):
+        return other.difference
     difference = mean_difference(profile, other, "inter")
     assert difference is not None
     half_width = difference.critical(ALPHA_DIFF) * difference.standard_error

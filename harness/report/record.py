@@ -18,6 +18,7 @@ from PIL import Image
 
 from harness.analysis.agreement import Agreement
 from harness.analysis.boundary_agreement import BoundaryShift
+from harness.analysis.control_difference import DifferenceBand
 from harness.analysis.curves import summarise
 from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.phase_reading import PhaseReading
@@ -32,6 +33,7 @@ from harness.judgement.side_by_side import reading_traces
 from harness.measurement.word_order import Score, word_order_scores
 from harness.profile.profile import Drawing, Profile, as_floats
 from harness.report.against import ModelComparison
+from harness.report.difference_panels import control_bands, model_difference
 from harness.report.outcomes import pair_outcomes
 from harness.run.session_results import SessionResults
 from harness.storage.json_text import round_numbers
@@ -190,12 +192,22 @@ def pair_record(
     }
 
 
+def _band(band: DifferenceBand) -> dict[str, Any]:
+    return {
+        "mean": round_numbers(band.mean),
+        "half_width": round_numbers(band.half_width),
+        "confidence": round_numbers(band.confidence),
+        "n": band.n,
+    }
+
+
 def _reading(reading: PhaseReading) -> dict[str, Any]:
     return {
         "mean": round_numbers(reading.summary.mean),
         "n": reading.summary.n,
         "at_most": reading.any_segments.at_most,
         "confirmed": list(reading.confirmed),
+        "control_bands": {control: _band(band) for control, band in control_bands(reading).items()},
     }
 
 
@@ -213,6 +225,7 @@ def bands(profile: Profile) -> dict[str, dict[str, list[float]]]:
 def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
     """Return the record of a pair's baseline: its source, the differences in provenance, and its mean curves."""
     stored = baseline.profile
+    difference = model_difference(profile, baseline) if baseline.by_id else None
     means = {}
     for name in shown_measures(stored):
         # A summary lacks measures that are not judged.
@@ -231,6 +244,8 @@ def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
             "changes": profile.changes(stored),
             "main_changes": profile.main_changes(stored),
             "means": means,
+            "difference": None if difference is None else _band(difference),
+            "inter_margin": json_number(baseline.margins["inter"]),
             "same_until": {trace.name: asdict(trace) for trace in reading_traces(profile, baseline)},
             "turning_points": list(turning_points(summarise(as_floats(stored["inter"]), stored.clusters).mean, 4)),
         }

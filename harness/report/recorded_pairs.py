@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from harness.analysis.control_difference import DifferenceBand
 from harness.analysis.recorded_reading import recorded_reading
 from harness.analysis.segments import ConfirmedSegments, Segment
 from harness.analysis.turning_points import Boundaries, BoundaryInterval
@@ -77,6 +78,7 @@ def recorded_profile(entry: Mapping[str, Any]) -> RecordedProfile:
             segments,
             (one, two, three, four),
             {name: recorded_claim(name, claim) for name, claim in phases["claims"].items()},
+            {control: _difference(band) for control, band in reading["control_bands"].items()},
         ),
     )
 
@@ -114,10 +116,11 @@ def recorded_baseline(entry: Mapping[str, Any], measured: Profile) -> RecordedBa
     return (RecordedReference if "model" in source else RecordedBaseline)(
         path=Path(source.get("file", "")),
         profile=profile,
-        margins={},
+        margins={"inter": number(entry["inter_margin"])},
         timing={},
         source=source,
         traces=recorded_traces(entry["same_until"]),
+        difference=None if entry["difference"] is None else _difference(entry["difference"]),
         history=read_history(entry),
     )
 
@@ -125,6 +128,11 @@ def recorded_baseline(entry: Mapping[str, Any], measured: Profile) -> RecordedBa
 def recorded_traces(entries: Mapping[str, Any]) -> tuple[Trace, ...]:
     """Return the extents of equal readings, in the order in which they are computed."""
     return tuple(Trace(**entries[kind.title]) for kind in KINDS if kind.title in entries)
+
+
+def _difference(entry: Mapping[str, Any]) -> DifferenceBand:
+    mean, half_width = (np.array(entry[name], dtype=np.float64) for name in ("mean", "half_width"))
+    return DifferenceBand(mean, half_width, float(entry["confidence"]), int(entry["n"]))
 
 
 def _rows(mean: Any, band: Mapping[str, Any] | None) -> Array:

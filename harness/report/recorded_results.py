@@ -26,7 +26,11 @@ from harness.storage.regular_file import read_regular
 #: Records have a few megabytes, most of it the samples that a report shows in full.
 _MOST_BYTES = 2**30
 #: Dictionaries whose order the page shows, and JSON does not keep.
-_ORDERS: Mapping[str, tuple[str, ...]] = {"controls": tuple(CONTROLS), "winoground": ("text", "image", "group")}
+_ORDERS: Mapping[str, tuple[str, ...]] = {
+    "controls": tuple(CONTROLS),
+    "control_bands": tuple(CONTROLS),
+    "winoground": ("text", "image", "group"),
+}
 
 
 class RecordError(PhaseError):
