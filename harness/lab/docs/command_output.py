@@ -24,8 +24,11 @@ from harness.storage.files import write_atomically
 _PROGRAM = "python -m harness.lab.docs.command_output"
 _PROJECT = Path(__file__).parents[3]
 _BEGIN = re.compile(r"^<!-- (vlm-phase [^\n]*): begin -->$", re.MULTILINE)
-# Lines of pytest's header that describe the machine, and the lines of its progress.
-_MACHINE = re.compile(r"platform |cachedir: |rootdir: |configfile: |plugins: |benchmark: |collected |\s*$")
+# Lines that name the machine or its directories, lines of progress, and empty lines.
+_MACHINE = re.compile(
+    r"platform |cachedir: |rootdir: |configfile: |plugins: |benchmark: |collected "
+    r"|phase: baselines |phase: .* of \d+ samples|phase: .*/ *$|\s*$"
+)
 
 
 def page_commands(text: str) -> list[str]:
