@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -15,8 +16,6 @@ import pytest
 
 from harness.storage.project_files import bundled_baselines, bundled_cases
 from harness.tests.support.case_runs import ROOT
-
-pytestmark = pytest.mark.slow
 
 PIP = (sys.executable, "-m", "pip")
 # The smallest number of samples of a baseline.
@@ -27,7 +26,7 @@ PAIR = ("--phase-model", "scenes-llava", "--phase-dataset", "scenes", "--phase-s
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy, because a directory of an earlier build would add its files."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("harness", "cases", "baselines"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -80,6 +79,16 @@ def files(directory: Path, prefix: str, *, without: str = "") -> set[str]:
     return {f"{prefix}/{path}" for path in paths if not {"__pycache__", without} & set(path.parts)}
 
 
+def test_every_package_is_listed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "harness").rglob("__init__.py")}
+    assert settings["package-dir"].keys() < set(settings["packages"])
+    assert set(settings["packages"]) - settings["package-dir"].keys() == {
+        name for name in packages if not name.startswith("harness.tests")
+    }
+
+
+@pytest.mark.slow
 def test_the_wheel_holds_all_files_of_the_clone_except_the_tests(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == (
@@ -89,6 +98,7 @@ def test_the_wheel_holds_all_files_of_the_clone_except_the_tests(wheel: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_cases_are_collected_in_an_empty_directory(scripts: Path, tmp_path: Path) -> None:
     source = run(scripts, tmp_path, "python", "-c", "import harness; print(harness.__file__)")
     assert Path(source.strip()).is_relative_to(scripts.parent)
@@ -100,10 +110,12 @@ def test_cases_are_collected_in_an_empty_directory(scripts: Path, tmp_path: Path
     assert again.count("::") == output.count("::")
 
 
+@pytest.mark.slow
 def test_the_command_is_installed(scripts: Path, tmp_path: Path) -> None:
     assert "measure" in run(scripts, tmp_path, "vlm-phase", "--help")
 
 
+@pytest.mark.slow
 def test_a_bundled_pair_is_compared_with_the_bundled_baseline(scripts: Path, tmp_path: Path) -> None:
     regression = ("--pyargs", "harness.cases", *PAIR, "-m", "regression", "--phase-controls", "none")
     run_pytest(scripts, tmp_path, *regression, "--phase-json", "run.json")
