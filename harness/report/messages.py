@@ -15,6 +15,7 @@ from harness.baselines.store import Baseline
 from harness.interface import current, measure_command, option_text
 from harness.judgement.regression import Finding
 from harness.judgement.results import format_largest_change
+from harness.models.registry import MODELS
 from harness.profile.profile import Profile
 from harness.report.layout import MESSAGE_WIDTH, fold, join_unbroken, unbroken
 
@@ -122,10 +123,15 @@ def baseline_comparison_lines(profile: Profile, baseline: Baseline) -> list[str]
 
 
 def accept_command(profile: Profile) -> str:
-    """Return the command that accepts a change as the new baseline; a Python session is told to record it anew."""
+    """Return the command that accepts a change as the new baseline; in Python, a sentence.
+
+    A profile knows only the last part of the path of an unregistered model, so its command is not written out.
+    """
     if current().prefix is None:
         return "record the baseline again"
     options = option_text("update", "True"), option_text("reason", "TEXT")
+    if profile.model not in MODELS:
+        return f"the same command with {' '.join(options)}"
     return measure_command(profile.model, profile.dataset, *options)
 
 

@@ -13,6 +13,7 @@ import pytest
 from harness.interface import pytest_on, use
 from harness.profile.profile import Profile
 from harness.report.changes import PairChange, pair_change
+from harness.report.messages import accept_command
 from harness.report.outcomes import pair_outcomes
 from harness.tests.support.judged import judge_profiles, make_differing_profile
 from harness.tests.support.synthetic_profiles import replace_arrays, synthetic_profile
@@ -45,8 +46,13 @@ def test_a_changed_pair_names_cause_layer_largest_difference_and_command(tmp_pat
                  "6.75, margin 0.5"),
         undecided=(),
         layers="6-8",
-        accept="pytest cases/ --phase-model made --phase-dataset curves --phase-update --phase-reason TEXT",
+        accept="the same command with --phase-update --phase-reason TEXT",
     )  # fmt: skip
+
+
+def test_a_registered_model_is_accepted_by_its_name() -> None:
+    command = "pytest cases/ --phase-model scenes-llava --phase-dataset curves --phase-update --phase-reason TEXT"
+    assert accept_command(dataclasses.replace(synthetic_profile(), model="scenes-llava")) == command
 
 
 def test_attention_counts_layers_and_residual_points_are_outputs_of_layers(tmp_path: Path) -> None:
