@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+# pytester drops modules that a run imports first; these do not survive it.
+import fontTools.subset  # noqa: F401
 import hypothesis
 import pytest
-import transformers.models.llama.modeling_llama  # noqa: F401 - pytester drops modules that a run imports first
+import transformers.models.llama.modeling_llama  # noqa: F401
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample

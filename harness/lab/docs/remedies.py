@@ -57,6 +57,7 @@ REMEDIES = {
         "BaselineExistsError": "Use the update option that replaces baselines if the change is intended.",
         "PaperError": "Restore `paper.json` from version control or install the package again.",
         "KnownDifferencesError": "Correct the named line of `known_differences.toml`.",
+        "RecordError": "Give the file of `--phase-json`, or `phase.json` of a report, written by this version.",
     },
     "Commands for developers": {
         "InstallError": "Read pip's message. Without a connection, create the environment on another machine.",

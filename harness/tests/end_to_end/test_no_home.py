@@ -55,4 +55,4 @@ def test_the_hub_has_no_cache_directory() -> None:
 def test_the_cases_run_without_a_home_directory(cases: Cases) -> None:
     result = cases.run("-k", "test_four_phases", "--phase-controls", "none", "--phase-samples", "16")
     assert "errors" not in result.parseoutcomes()
-    result.stdout.fnmatch_lines(["tiny-llava-tiny: 16 samples, 6 layers"])
+    result.stdout.fnmatch_lines(["tiny-llava-tiny, 16 samples: *"])
