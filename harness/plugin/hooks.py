@@ -39,7 +39,6 @@ from harness.run.options import add_options, read_options
 __all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
 # The name of pytest-benchmark's entry point.
 _BENCHMARK = "benchmark"
-# True in a run that the first test of a pair started, after the header.
 # Registered here and not in a settings file, because tests in other projects use the markers too.
 _MARKERS = (
     "replication: a claim of the paper, judged on this model and data",
