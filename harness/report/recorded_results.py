@@ -29,6 +29,7 @@ _MOST_BYTES = 2**30
 _ORDERS: Mapping[str, tuple[str, ...]] = {
     "controls": tuple(CONTROLS),
     "control_bands": tuple(CONTROLS),
+    "curve_differences": tuple(CONTROLS),
     "winoground": ("text", "image", "group"),
 }
 

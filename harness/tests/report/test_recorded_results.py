@@ -23,10 +23,10 @@ from harness.report.write import write_report
 from harness.storage.json_text import dump
 from harness.tests.support.drawings import synthetic_drawing
 from harness.tests.support.judged import judge_profiles, make_differing_profile
-from harness.tests.support.synthetic_profiles import synthetic_profile
+from harness.tests.support.synthetic_profiles import CURVES, synthetic_profile
 
 _CREATED = re.compile(r"created [\d-]+ [\d:]+ UTC")
-_NUMBER = re.compile(r"-?\d+\.\d+")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on a pair that differs and one that reproduces, in an order that is not the alphabet's."""
     folder = tmp_path_factory.mktemp("recorded")
     settings: dict[str, Any] = {"rope_theta": 10000.0, "act": "silu"}
-    same = dataclasses.replace(synthetic_profile(), dataset="others", drawings=(synthetic_drawing("b", grid=False),))
+    noise, blank = (synthetic_profile(seed=seed).arrays for seed in (1, 2))
+    controls = {
+        "noise": {name: 0.8 * noise[name] for name in CURVES},
+        "blank": {name: 0.05 + 0.9 * blank[name] for name in CURVES},
+    }
+    same = dataclasses.replace(
+        synthetic_profile(), dataset="others", drawings=(synthetic_drawing("b", grid=False),), controls=controls
+    )
     other = dataclasses.replace(
         make_differing_profile(), drawings=(synthetic_drawing("c"),), configuration=settings | {"rope_theta": 10100.0}
     )
@@ -57,9 +64,14 @@ def test_the_page_from_a_record_has_the_texts_and_numbers_of_the_run(report: Pat
     texts = [_CREATED.sub("", re.sub(r"(?s)<svg.*?</svg>", "", page)) for page in pages]
     assert len(texts[0]) > 10_000
     assert texts[0] == texts[1]
-    # Curves have six digits in the record, so that a coordinate may move by the last digit of an SVG.
-    coordinates = [np.array(_NUMBER.findall(page), dtype=float) for page in pages]
-    np.testing.assert_allclose(coordinates[0], coordinates[1], rtol=1e-4, atol=2e-3)
+    tables = sorted((report / "figures").glob("*.csv"))
+    assert len(tables) > 10
+    for table in tables:
+        drawn, drawn_again = (
+            _NUMBER.findall(path.read_text(encoding="utf-8")) for path in (table, again / "figures" / table.name)
+        )
+        # Curves have six digits in the record.
+        np.testing.assert_allclose(np.array(drawn, float), np.array(drawn_again, float), rtol=1e-4, atol=1e-5)
     assert (again / "phase.json").read_bytes() == (report / "phase.json").read_bytes()
     assert {file.name for file in (again / "figures").iterdir()} == {
         file.name for file in (report / "figures").iterdir()
