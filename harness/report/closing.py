@@ -127,7 +127,9 @@ def _claims(outcomes: Sequence[PairOutcome]) -> str:
     texts = []
     if reported:
         why = "findings; no baseline yet" if any(outcome.baseline is None for outcome in outcomes) else "findings"
-        texts.append(f"{_counted(len(marks), 'claim')}: {marks.count('+')} hold, {reported + known} fail ({why})")
+        holding, failing = marks.count("+"), reported + known
+        hold, fail = "holds" if holding == 1 else "hold", "fails" if failing == 1 else "fail"
+        texts.append(f"{_counted(len(marks), 'claim')}: {holding} {hold}, {failing} {fail} ({why})")
     elif known:
         texts.append("1 claim fails as expected" if known == 1 else f"{known} claims fail, all as expected")
     elif not undecided:

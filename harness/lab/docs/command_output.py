@@ -24,11 +24,8 @@ from harness.storage.files import write_atomically
 _PROGRAM = "python -m harness.lab.docs.command_output"
 _PROJECT = Path(__file__).parents[3]
 _BEGIN = re.compile(r"^<!-- (vlm-phase [^\n]*): begin -->$", re.MULTILINE)
-# Lines that name the machine or its directories, lines of progress, and empty lines.
-_MACHINE = re.compile(
-    r"platform |cachedir: |rootdir: |configfile: |plugins: |benchmark: |collected "
-    r"|phase: baselines |phase: .* of \d+ samples|phase: .*/ *$|\s*$"
-)
+# The summary of a run; pytest's lines around it name the machine, its directories and times.
+_SUMMARY = re.compile(r"^=+ phase diagram =+\n(.*?)^=", re.MULTILINE | re.DOTALL)
 
 
 def page_commands(text: str) -> list[str]:
@@ -37,7 +34,7 @@ def page_commands(text: str) -> list[str]:
 
 
 def command_output(command: str) -> str:
-    """Return what a `vlm-phase` command prints in an empty directory, without the lines that describe the machine.
+    """Return what a `vlm-phase` command prints in an empty directory; of a measurement only the summary.
 
     Raises:
         PhaseError: the command cannot be run; the message has the last line of its errors.
@@ -48,8 +45,9 @@ def command_output(command: str) -> str:
         result = subprocess.run(words, cwd=directory, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode not in (0, 1):
         raise PhaseError(f"{command}: exit code {result.returncode}: {result.stderr.strip()[-500:]}")
-    lines = [line.rstrip() for line in result.stdout.replace(f"{directory}/", "").splitlines()]
-    return "\n".join(line for line in lines if not _MACHINE.match(line))
+    text = result.stdout.replace(f"{directory}/", "")
+    summary = _SUMMARY.search(text)
+    return (summary[1] if summary else text).strip()
 
 
 def with_outputs(text: str) -> str:

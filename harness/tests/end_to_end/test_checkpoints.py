@@ -58,4 +58,4 @@ def test_a_saved_checkpoint_is_measured_on_photographs(
     assert all(name.startswith("coco-") for name in record["samples"])
     assert len(record["means"]["inter"]) == DEPTH + 1
     assert record["controls"].keys() == {"noise", "blank"}
-    result.stdout.fnmatch_lines(["my-checkpoint-coco-captions: *"])
+    result.stdout.fnmatch_lines(["my-checkpoint-coco-captions, * samples: *"])

@@ -41,7 +41,8 @@ def test_stripped_docstrings_are_refused_at_collection() -> None:
 def test_a_failing_claim_fails_without_assertions(tmp_path: Path) -> None:
     directories = ("--phase-baselines", str(tmp_path / "stored"), "--phase-cache", str(tmp_path / "kept"))
     case = ("-k", "test_four_phases or test_plain", "--phase-samples", "32", "--phase-controls", "none")
-    result = run(*TINY, *case, *directories, optimised="-O", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    strict = ("-v", "--phase-strict-claims")
+    result = run(*TINY, *case, *strict, *directories, optimised="-O", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout + result.stderr
     assert "four-phases of tiny-llava on tiny: FAILS" in result.stdout
     assert "1 failed, 1 passed" in result.stdout
