@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from harness.errors import printable
 from harness.report.palette import COLOURS
-from harness.report.print_fonts import PRINT_FAMILY, register_print_fonts
 
 #: Resolution of the PNG files, which papers accept for print.
 PNG_DPI = 300
@@ -59,10 +58,8 @@ def to_png(figure: Figure) -> bytes:
 
 def to_pdf(figure: Figure) -> bytes:
     """Return the figure as a PDF with embedded fonts and the same bytes in every run."""
-    register_print_fonts()
     buffer = io.BytesIO()
     with figure_settings():
-        matplotlib.rcParams["font.sans-serif"] = [PRINT_FAMILY]
         metadata = {"CreationDate": None, "Creator": None, "Producer": None}
         figure.savefig(buffer, format="pdf", metadata=metadata)
     return buffer.getvalue()

@@ -40,7 +40,7 @@ def test_a_case_belongs_to_the_model_of_its_pair(test: str, model: str) -> None:
 @pytest.mark.slow
 def test_workers_write_the_same_files_and_output_as_one_process(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
-    workers = ("-n", "2", "--dist", "loadfile", "-m", "regression or timing")
+    workers = ("-n", "2", "--dist", "loadfile", "-m", "regression or timing", "-rs")
     assert run_cases(tmp_path, "one", PYTHON, "--phase-update-new").returncode == 0
     loads = tmp_path / "loads"
     done = run_cases(tmp_path, "two", PYTHON, "--phase-update-new", *workers, TINY_LOADS=str(loads))
