@@ -2,6 +2,8 @@
 
 In Python, `harness.measure("path/or/ORG/NAME", "scenes")` returns the `Profile` that the test cases judge. Names are
 imported on first use, so that pytest can collect tests without importing torch.
+
+PYTEST_DONT_REWRITE: pytest cannot rewrite the assertions of an editable install, and would warn of it.
 """
 
 from __future__ import annotations

@@ -36,20 +36,20 @@ from harness.storage.file_names import short_name
 
 #: The ids of elements in the template.
 PAGE_IDS = ("main", "overview", "reading", "theme-auto", "theme-dark", "theme-light")
+#: The endings of the files of every figure, in the order of the links.
+FORMATS = ("csv", "svg", "png", "pdf")
 
 
 class PageFigure(NamedTuple):
     """A figure on the page: a name that is unique on the page, the SVG, the caption, and its kind.
 
-    The kind is a key of `descriptions.CAPTIONS`, and of `PAPER_FIGURES` if the paper has the figure. `formats` are the
-    endings of its files.
+    The kind is a key of `descriptions.CAPTIONS`, and of `PAPER_FIGURES` if the paper has the figure.
     """
 
     name: str
     svg: Markup
     caption: str
     kind: str = ""
-    formats: tuple[str, ...] = ("csv", "svg", "png", "pdf")
 
 
 class SampleSection(NamedTuple):
@@ -117,6 +117,7 @@ def render_page(
         headline=headline(answers, findings.inconclusive_reason()) if answers else None,
         figures=figures,
         numbers=figure_numbers(pairs, figures),
+        formats=FORMATS,
         paper_figures=PAPER_FIGURES,
         record=record,
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -49,9 +49,6 @@ from harness.storage.file_names import FileNames, short_name
 from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
 
-# Maps of single samples have no PDF: a map of cells gains nothing from it, and most of the time would go there.
-_SAMPLE_KINDS = ("picture", "lens", "tokens")
-
 
 class _ReportWriter:
     """Builds the sections of the page and writes each figure as SVG, PNG and PDF, with its numbers as CSV."""
@@ -133,12 +130,12 @@ class _ReportWriter:
         with figure_settings():
             figure, table, areas = draw()
         svg = with_hover(to_svg(figure), figure, areas)
-        files = {"csv": table.to_csv().encode(), "svg": svg.encode(), "png": to_png(figure)}
-        if kind not in _SAMPLE_KINDS:
-            files["pdf"] = to_pdf(figure)
+        files = {
+            "csv": table.to_csv().encode(), "svg": svg.encode(), "png": to_png(figure), "pdf": to_pdf(figure)
+        }  # fmt: skip
         for ending, content in files.items():
             write_atomically(self._directory / f"{name}.{ending}", content, durable=False)
-        return PageFigure(name, inline(svg, name, alternative), caption, kind, tuple(files))
+        return PageFigure(name, inline(svg, name, alternative), caption, kind)
 
     def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> SampleSection:
         kinds = [("lens", drawn_decoded, describe_decoded), ("tokens", drawn_tokens, describe_token_shares)]
@@ -182,8 +179,8 @@ def write_report(
 ) -> Path:
     """Write the report of a run to a directory, which is created, and return the path of the page.
 
-    `index.html` is self-contained. `phase.json` contains its numbers. `figures/` contains each figure as SVG and
-    PNG at 300 dpi, its numbers as CSV, and a PDF of each figure but the maps of single samples.
+    `index.html` is self-contained. `phase.json` contains its numbers. `figures/` contains each figure as SVG, PDF
+    and PNG at 300 dpi, and its numbers as CSV.
 
     Args:
         findings: the results of the run.

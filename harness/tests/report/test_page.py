@@ -81,11 +81,10 @@ def test_every_figure_is_described_and_saved_as_svg_and_png(text: str, report: P
     # Without controls there is no difference to them.
     panels = [panel for panel in PANELS if panel != "controls"]
     expected |= {f"made-{data}-{panel}" for data in ("curves", "others") for panel in panels}
-    maps = {
+    expected |= {
         f"made-{sample}-{kind}" for sample in ("curves-sample-0", "others-c") for kind in ("picture", "lens", "tokens")
     }
-    maps |= {"made-curves-b-lens", "made-curves-b-tokens"}
-    expected |= maps
+    expected |= {"made-curves-b-lens", "made-curves-b-tokens"}
     assert {figure["id"] for figure in page.all("figure")} == expected
     drawn = [svg for svg in page.all("svg") if svg.get("class") == "figure"]
     assert len(drawn) == len(expected)
@@ -94,9 +93,7 @@ def test_every_figure_is_described_and_saved_as_svg_and_png(text: str, report: P
         assert len(svg["aria-label"] or "") > 40
     assert len({svg["aria-label"] for svg in drawn}) == len(drawn)
     files = {path.name for path in (report / "figures").iterdir()}
-    assert files == {f"{name}.{kind}" for name in expected for kind in ("svg", "png", "csv")} | {
-        f"{name}.pdf" for name in expected - maps
-    }
+    assert files == {f"{name}.{kind}" for name in expected for kind in ("svg", "png", "pdf", "csv")}
     linked = {link["href"] for link in page.all("a") if (link["href"] or "").startswith("figures/")}
     assert linked == {f"figures/{file}" for file in files}
     for path in (report / "figures").glob("*.svg"):
