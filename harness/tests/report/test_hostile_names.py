@@ -30,9 +30,9 @@ from harness.tests.support.judged import judge_profiles
 from harness.tests.support.synthetic_profiles import synthetic_profile
 from harness.tests.support.tiny import tiny_vlm
 
-KINDS = ("svg", "png", "csv")
-# Without controls there is no difference to them. Panels and the figures of all pairs also have a PDF, samples none.
-WITH_PDF, MAPS = len(PANELS) - 1, 3
+KINDS = ("svg", "png", "pdf", "csv")
+# Without controls there is no difference to them.
+DRAWN, MAPS = len(PANELS) - 1, 3
 
 
 def named(model: str, *samples: str) -> Profile:
@@ -69,10 +69,10 @@ def test_two_models_never_share_a_figure(tmp_path: Path, models: tuple[str, str]
     text, files = report_of(tmp_path, *(named(model, "one") for model in models))
     assert_ids_unique(text)
     # Two figures of all pairs; for each pair its panels, and the maps of its sample.
-    assert len(files) == len(KINDS) * (2 + 2 * (WITH_PDF + MAPS)) + 2 + 2 * WITH_PDF
+    assert len(files) == len(KINDS) * (2 + 2 * (DRAWN + MAPS))
     assert len({name.casefold() for name in files}) == len(files)
     drawings = {(tmp_path / "report" / "figures" / name).read_bytes() for name in files if "-inter" in name}
-    assert len(drawings) == len(KINDS) + 1
+    assert len(drawings) == len(KINDS)
     anchors = re.findall(r'<th scope="row"><a href="#([^"]*)">', text)
     headings = re.findall(r'<article aria-labelledby="([^"]*)">\n<h2 id="([^"]*)">', text)
     assert headings == [(anchor, anchor) for anchor in anchors]
@@ -85,7 +85,7 @@ def test_a_name_that_is_invalid_for_files_still_gets_report_and_baseline(tmp_pat
     text, files = report_of(tmp_path, profile)
     assert_ids_unique(text)
     assert all(len(name) <= LONGEST_NAME and name.isascii() for name in files)
-    assert len(files) == len(KINDS) * (2 + WITH_PDF + MAPS) + 2 + WITH_PDF
+    assert len(files) == len(KINDS) * (2 + DRAWN + MAPS)
     stored = find_baseline(tmp_path / "kept", profile)
     assert stored.profile.model == model
     assert all(len(part.encode()) <= LONGEST_NAME for part in stored.path.relative_to(tmp_path).parts)
@@ -95,9 +95,7 @@ def test_samples_with_similar_names_have_separate_figures(tmp_path: Path) -> Non
     samples = ("a/b", "a-b", "A-B", "a-b", "\u7532", "")
     text, files = report_of(tmp_path, named("m", *samples))
     assert_ids_unique(text)
-    assert len({name.casefold() for name in files}) == (
-        len(KINDS) * (2 + WITH_PDF + MAPS * len(samples)) + 2 + WITH_PDF
-    )
+    assert len({name.casefold() for name in files}) == (len(KINDS) * (2 + DRAWN + MAPS * len(samples)))
 
 
 def test_valid_names_are_used_unchanged_in_file_names(tmp_path: Path) -> None:
@@ -188,7 +186,7 @@ def test_checkpoints_with_similar_names_are_measured_and_recorded_separately(cas
     assert "new" in first.stdout.str()
     assert_ids_unique(Path("out/index.html").read_text(encoding="utf-8"))
     files = [path.name.casefold() for path in Path("out/figures").iterdir()]
-    assert len(set(files)) == len(KINDS) * (2 + len(models) * (len(PANELS) + 4))
+    assert len(set(files)) == len(KINDS) * (2 + len(models) * (DRAWN + 2 * MAPS))
     assert len({path.parent.name for path in cases.baselines.glob("*/tiny.json")}) == len(models)
     again = cases.run("--phase-samples", "64", *REGRESSION, *options, pair=pair)
     assert f"baselines: {len(models)} matched, 0 changed, 0 new, 0 unused" in again.stdout.str()
