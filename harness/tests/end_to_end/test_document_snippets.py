@@ -148,11 +148,15 @@ def test_the_commands_of_a_page_run(page: Path, run: Callable[[str], pytest.RunR
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=page_name)
 def test_the_python_snippets_of_a_page_run(page: Path, directory: Path) -> None:
+    from matplotlib import pyplot
+
     names: dict[str, Any] = {}
     for text in snippets(page):
         exec(compile(text, str(page), "exec"), names)  # noqa: S102 - the project's own page
     for name in re.findall(r'savefig\("([\w.]+)"\)', "".join(snippets(page))):
         assert (directory / name).read_bytes().startswith(b"\x89PNG")
+    # Figures of pyplot stay open until they are closed.
+    pyplot.close("all")
 
 
 WITH_OUTPUT = [(page, command) for page in PAGES for command in page_commands(page.read_text(encoding="utf-8"))]
