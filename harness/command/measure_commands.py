@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from harness.command.case_session import run_cases
 from harness.command.measure_arguments import OWN_OPTIONS, parse_arguments
 from harness.command.usage_problem import PROGRAM, UsageProblem
+from harness.interface import in_current_words
 from harness.report.layout import fold, terminal_width
 
 _MEASURE = f"{PROGRAM} measure [MODEL ...] [options] [options of pytest]"
@@ -62,10 +63,6 @@ def run_accept_claims(arguments: Sequence[str]) -> int:
     return run_cases(parsed, "-m", "replication")
 
 
-def _without_prefix(text: str) -> str:
-    return text.replace("--phase-", "--")
-
-
 def _prints_help(arguments: Sequence[str], usage: str, description: str) -> bool:
     """Print the help and return True if it is requested."""
     if not {"-h", "--help"} & set(arguments):
@@ -76,7 +73,7 @@ def _prints_help(arguments: Sequence[str], usage: str, description: str) -> bool
         usual = option.default or (option.ini if isinstance(option.ini, str) else "")
         default = f". Default: {usual}" if usual else ""
         lines.append(f"  {name} {option.metavar}".rstrip())
-        lines += fold(f"      {_without_prefix(option.text)}{default}", width, hanging_indent=0)
+        lines += fold(f"      {in_current_words(option.text)}{default}", width, hanging_indent=0)
     more = (
         "Other options are those of pytest, such as -m regression, -k scenes, -v, -x, -n 4 and --junit-xml FILE; "
         "`pytest --help` lists them. Name the models before them."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
-from harness.errors import printable
+from harness.errors import did_you_mean, printable
 from harness.judgement.phases import phase_reading
 from harness.profile.profile import Profile
 from harness.report.decoded_map import draw_decoded
@@ -146,9 +145,8 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
     """
     names = (*PANELS, "lens")
     if figure not in names:
-        close = get_close_matches(figure, names, n=1)
-        hint = f"did you mean {close[0]!r}? The" if close else "the"
-        raise LookupError(f"there is no figure {figure!r}; {hint} figures of a profile are {', '.join(names)}")
+        hint = did_you_mean(figure, names)
+        raise LookupError(f"there is no figure {figure!r}; the figures of a profile are {', '.join(names)}{hint}")
     if figure == "lens" and not profile.drawings:
         raise ValueError(f"{profile.pair} has no drawn sample to decode; measure the pair, a baseline stores none")
     if axes is None:
