@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,16 +15,33 @@ import transformers
 from harness.errors import PhaseError
 from harness.lab.cost.breakdown import breakdown_lines, measure_breakdown
 from harness.lab.cost.contestants import CONTESTANTS, EVERYTHING, PLAIN
-from harness.lab.cost.cost_page import cost_page, memory_table, plotted_cells, ratio_plot, targets_table, times_table
-from harness.lab.cost.cost_results import FULL_WIDTH, SMALL_KIND, CostRun, read_run, to_json
-from harness.lab.cost.cost_run import BATCHES, LAYERS, PAIRS, TOKENS, Conditions, CostPlan, drawn_cells, run_plan
+from harness.lab.cost.cost_page import (
+    cost_page,
+    measurements_table,
+    memory_table,
+    plotted_cells,
+    ratio_plot,
+    targets_table,
+    times_table,
+)
+from harness.lab.cost.cost_results import CostRun, read_run, to_json
+from harness.lab.cost.cost_run import (
+    BATCHES,
+    LAYERS,
+    PAIRS,
+    TOKENS,
+    Conditions,
+    CostPlan,
+    drawn_cells,
+    published_cells,
+    run_plan,
+)
 from harness.models.vlm import choose_device
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
 
 _PROGRAM = "python -m harness.lab.cost"
-# The published prompt has about 600 tokens. A CPU runs 2 of the 32 layers, because all 32 take too long.
-_FULL_TOKENS = 600
+# By default a CPU runs 2 of the 32 layers, because all 32 need 15 GB of memory and minutes.
 _FULL_LAYERS = {"cpu": 2, "cuda": 32}
 
 
@@ -43,11 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         runs = [read_run(file) for file in options.read]
         if not runs:
-            runs = [run_plan(_plan(options), _command(arguments))]
+            runs = [replace(run_plan(_plan(options), _command(arguments)), test_seconds=options.test_seconds)]
             if options.json:
                 write_atomically(options.json, to_json(runs[0]).encode())
         for run in runs:
-            print(targets_table(run), times_table(run.cells), memory_table(run.cells), sep="\n\n")
+            tables = [targets_table(run), times_table(run.cells), memory_table(run.cells)]
+            print(*tables, *([measurements_table(run)] if run.measurements else []), sep="\n\n")
         if options.page:
             write_page(options.page, runs)
     except (PhaseError, LookupError, ValueError, OSError) as error:
@@ -89,9 +108,9 @@ def _plan(options: argparse.Namespace) -> CostPlan:
     everything = not (small or options.full_width is not None or options.pairs is not None)
     cells = []
     if small or everything:
-        cells += drawn_cells(SMALL_KIND, options.tokens or TOKENS, options.layers or LAYERS)
+        cells += drawn_cells(options.tokens or TOKENS, options.layers or LAYERS)
     if options.full_width is not None or everything:
-        cells += drawn_cells(FULL_WIDTH, (_FULL_TOKENS,), (options.full_width or _FULL_LAYERS[device.type],))
+        cells += published_cells(options.full_width or _FULL_LAYERS[device.type])
     models = PAIRS if everything else options.pairs or ()
     pairs = [(model, batch) for model in models for batch in options.batches]
     contestants = list(dict.fromkeys([PLAIN, *(options.contestants or CONTESTANTS)]))
@@ -107,6 +126,7 @@ def _print_breakdowns(plan: CostPlan) -> None:
     for cell, subject in plan.subjects():
         print(f"{cell.label}, {cell.layers} layers, {cell.batch} x {cell.tokens} tokens: {contestant}")
         print("\n".join(breakdown_lines(measure_breakdown(subject, contestant))), end="\n\n")
+        del subject
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         "--full-width",
         type=_number,
         metavar="LAYERS",
-        help="depth, up to 32, of a random-weight model with LLaVA-1.5-7B's widths",
+        help="decoder layers, up to 32, of random-weight models with the widths of LLaVA-1.5-7B and "
+        "InstructBLIP-Vicuna-7B; 32 need 16 GB in bf16",
     )
     add("--pairs", type=_names(PAIRS), metavar="MODEL,...", help="bundled models, each with its own samples")
     add("--batches", type=_numbers, default=BATCHES, metavar="N,...", help="batch sizes of the pairs")
@@ -137,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="samples in the full measurement of each pair (default: all; 0 omits the full measurements)",
     )
+    add("--test-seconds", type=float, metavar="S", help="duration of the project's tests, for the page")
     add("--device", default="auto")
     add("--dtype", default="auto")
     add("--threads", type=_number, metavar="N", help="number of torch's threads on a CPU")

@@ -40,6 +40,7 @@ def cost_page(runs: Sequence[CostRun], plots: Sequence[str | None]) -> str:
         "targets_table": targets_table,
         "times_table": times_table,
         "memory_table": memory_table,
+        "measurements_table": measurements_table,
         "contestants": padded_table(
             [[name, contestant.description] for name, contestant in CONTESTANTS.items()], ["contestant", "what it does"]
         ),
@@ -85,6 +86,23 @@ def memory_table(results: Sequence[CellResult]) -> str:
             )
         rows.append([result.cell.title, f"{result.weights / 1e6:,.0f}", f"{plain / 1e6:,.1f}", *peaks])
     return padded_table(rows, ["cell", "weights", PLAIN, *names])
+
+
+def measurements_table(run: CostRun) -> str:
+    """Return a table of the full measurements, each as a multiple of the plain passes of the same samples.
+
+    The last rows have the sums over the pairs and, if it is known, the duration of the tests.
+    """
+    rows = [
+        [m.label, m.samples, f"{m.plain:.1f} s", *(_multiple(seconds, m.plain) for seconds in (m.first, m.warm))]
+        for m in run.measurements
+    ]
+    total = [sum(getattr(m, name) for m in run.measurements) for name in ("samples", "plain", "first", "warm")]
+    samples, plain = int(total[0]), total[1]
+    rows.append(["all pairs", samples, f"{plain:.1f} s", *(_multiple(seconds, plain) for seconds in total[2:])])
+    if run.test_seconds is not None:
+        rows.append(["the tests", "-", f"{plain:.1f} s", _multiple(run.test_seconds, plain), "-"])
+    return padded_table(rows, ["pair", "samples", "plain passes", "first run", "warm run"])
 
 
 def plotted_cells(run: CostRun) -> list[CellResult]:
@@ -170,6 +188,10 @@ def _spread_labels(heights: Sequence[float], axis_ratio: float) -> list[float]:
     steps = np.arange(len(heights)) * np.log(axis_ratio) / 20.0
     nearest = isotonic_regression(np.log(heights) - steps).x + steps
     return [float(height) for height in np.exp(nearest)]
+
+
+def _multiple(seconds: float, plain: float) -> str:
+    return f"{seconds / plain:.2f} ({seconds:.1f} s)"
 
 
 def _ratio_text(result: CellResult, name: str, rounds: int) -> str:

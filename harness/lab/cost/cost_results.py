@@ -11,8 +11,8 @@ from typing import Any
 from harness.errors import PhaseError
 from harness.lab.cost.race import Times
 
-SCHEMA = 1
-#: The kinds of cells: two topologies with random weights, and a bundled model with its own samples.
+SCHEMA = 2
+#: The kinds of cells: small and published models with random weights, and a bundled model with its own samples.
 SMALL_KIND, FULL_WIDTH, PAIR = "small", "full width", "pair"
 
 
@@ -58,22 +58,31 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementTime:
-    """Seconds of a full measurement of a pair (`wall`), and the part in the model's forward passes (`forward`)."""
+    """Seconds of the full measurements of a pair.
+
+    `first` measures everything anew, and `forward` is the part of it in the model's forward passes. `warm` reads
+    everything from the cache. `plain` is the time of the model's forward passes alone over the same samples.
+    """
 
     label: str
     samples: int
-    wall: float
+    first: float
     forward: float
+    warm: float
+    plain: float
 
     @property
     def share(self) -> float:
-        """The share of the time that is spent outside the model's forward passes."""
-        return 1.0 - self.forward / self.wall
+        """The share of the first measurement that is spent outside the model's forward passes."""
+        return 1.0 - self.forward / self.first
 
 
 @dataclass(frozen=True, slots=True)
 class CostRun:
-    """The results of one command with their provenance: date (UTC), command, device, dtype, threads and versions."""
+    """The results of one command with their provenance: date (UTC), command, device, dtype, threads and versions.
+
+    `test_seconds` is the duration of the project's tests on the same machine, None if it is not known.
+    """
 
     date: str
     command: str
@@ -84,7 +93,8 @@ class CostRun:
     versions: Mapping[str, str]
     seconds: float
     cells: tuple[CellResult, ...]
-    outside: tuple[MeasurementTime, ...] = ()
+    measurements: tuple[MeasurementTime, ...] = ()
+    test_seconds: float | None = None
 
 
 def to_json(run: CostRun) -> str:
@@ -109,8 +119,8 @@ def read_run(path: Path) -> CostRun:
         if content.pop("schema") != SCHEMA:
             raise ResultsError(f"{path} was written by another version of this benchmark; measure again")
         cells = tuple(CellResult(**{**cell, "cell": Cell(**cell["cell"])}) for cell in content.pop("cells"))
-        outside = tuple(MeasurementTime(**entry) for entry in content.pop("outside"))
-        return CostRun(**content, cells=cells, outside=outside)
+        measurements = tuple(MeasurementTime(**entry) for entry in content.pop("measurements"))
+        return CostRun(**content, cells=cells, measurements=measurements)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) or type(error).__name__
         raise ResultsError(f"{path} holds no results of this benchmark ({reason}); write some with --json") from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from tqdm import tqdm
 from harness.errors import first_line
 from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, PLAIN
 from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, Cell, CellResult, CostRun, MeasurementTime
-from harness.lab.cost.drawn import LLAVA_7B, SMALL, Topology, drawn_subject, image_side
+from harness.lab.cost.drawn import SMALL, drawn_subject, image_side, published_subject
+from harness.lab.cost.published import PUBLISHED
 from harness.lab.cost.race import COSTLY_SHARE, peak_bytes, race
-from harness.lab.cost.subject import Subject, UnavailableError, pair_subject
+from harness.lab.cost.subject import Subject, UnavailableError, pair_subject, plain_seconds
 from harness.measurement.measure import measure
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, choose_device, choose_dtype, load_vlm
@@ -27,8 +29,8 @@ from harness.profile.environment import device_name, installed_version
 TOKENS, LAYERS = (64, 300, 600, 1200, 2400), (14, 32)
 PAIRS = ("scenes-llava", "scenes-instructblip")
 DATASET, BATCHES = "scenes", (1, 8)
-#: The random-weight topologies by kind of cell.
-TOPOLOGIES: Mapping[str, Topology] = MappingProxyType({SMALL_KIND: SMALL, FULL_WIDTH: LLAVA_7B})
+#: The datasets of the full measurements, and their batch size.
+DATASETS, BATCH = ("scenes", "scenes-order", "scenes-varied"), 8
 _PACKAGES = ("torch", "transformers", "nnsight")
 
 
@@ -80,15 +82,22 @@ class CostPlan:
         return replace(self.conditions, contestants=contestants, budget=3 * self.conditions.budget)
 
     def subjects(self) -> Iterator[tuple[Cell, Subject]]:
-        """Yield each cell with its lazily created subject; a model is loaded once for all its batches."""
+        """Yield each cell with its lazily created subject; a model is loaded once for all its batches.
+
+        Two models of full width do not fit into the memory, so the caller drops each subject before the next.
+        """
         device = choose_device(self.conditions.device)
         dtype = choose_dtype(self.conditions.dtype, device, bundled=False)
         for cell in self.cells:
-            topology = TOPOLOGIES[cell.kind]
-            yield (
-                cell,
-                drawn_subject(topology, cell.tokens, cell.layers, batch=cell.batch, dtype=dtype, device=str(device)),
-            )
+            # A dropped model with cycles of references stays in memory until a collection.
+            gc.collect()
+            if cell.kind == FULL_WIDTH:
+                yield cell, published_subject(PUBLISHED[cell.label], cell.layers, dtype=dtype, device=str(device))
+            else:
+                yield (
+                    cell,
+                    drawn_subject(SMALL, cell.tokens, cell.layers, batch=cell.batch, dtype=dtype, device=str(device)),
+                )
         for model in self.models:
             vlm = self.conditions.load(model)
             for batch in (batch for name, batch in self.pairs if name == model):
@@ -97,14 +106,24 @@ class CostPlan:
                 yield Cell(PAIR, f"{model}-{DATASET}", tokens, image, subject.anatomy.depth, batch), subject
 
 
-def drawn_cells(kind: str, tokens: Sequence[int], layers: Sequence[int], batch: int = 1) -> list[Cell]:
-    """Return cells of a random-weight topology, ordered by depth, then by prompt length.
+def drawn_cells(tokens: Sequence[int], layers: Sequence[int], batch: int = 1) -> list[Cell]:
+    """Return cells of the small random-weight models, ordered by depth, then by prompt length.
 
     Raises:
         ValueError: too few tokens for an image.
     """
-    label = f"drawn LLaVA, d = {TOPOLOGIES[kind].hidden:,}"
-    return [Cell(kind, label, count, image_side(count) ** 2, depth, batch) for depth in layers for count in tokens]
+    label = f"drawn LLaVA, d = {SMALL.decoder.hidden:,}"
+    return [
+        Cell(SMALL_KIND, label, count, image_side(count) ** 2, depth, batch) for depth in layers for count in tokens
+    ]
+
+
+def published_cells(layers: int) -> list[Cell]:
+    """Return a cell for each of the paper's models with random weights, with its own prompt."""
+    return [
+        Cell(FULL_WIDTH, label, model.layout.tokens, model.layout.image, layers, 1)
+        for label, model in PUBLISHED.items()
+    ]
 
 
 def measure_cell(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult:
@@ -148,27 +167,37 @@ def measure_cell(cell: Cell, subject: Subject, conditions: Conditions) -> CellRe
     return CellResult(cell, times, peaks, weights, left_open, absent)
 
 
-def time_measurement(vlm: Vlm, dataset: str, **options: Any) -> MeasurementTime:
-    """Return the seconds of one `measure(vlm, dataset, **options)` and of the forward passes in it.
+def time_measurement(vlm: Vlm, dataset: str, *, batch_size: int = BATCH, **options: Any) -> MeasurementTime:
+    """Return the seconds of a first and of a second `measure(vlm, dataset, **options)`, and of plain passes.
 
-    A forward pass is a call of the model, including the probe's work while the layers run. Reading images, encoding
-    prompts and assembling readings count as outside. The calls are timed in the calling thread. A GPU call returns
-    before its work is done, so the share does not describe the device's time.
+    The first finds an empty cache and the second its readings. The plain passes are those of the same samples at the
+    same batch size. They run before and after, and the mean counts.
+
+    A forward pass of the first measurement is a call of the model, including the probe's work while the layers run.
+    Reading images, encoding prompts and assembling readings count as outside. The calls are timed in the calling
+    thread. A GPU call returns before its work is done, so the share does not describe the device's time.
     """
     starts: list[float] = []
     ends: list[float] = []
-    handles = [
-        vlm.model.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()), prepend=True),
-        vlm.model.register_forward_hook(lambda *_: ends.append(time.perf_counter()), always_call=True),
-    ]
-    try:
-        start = time.perf_counter()
-        profile = measure(vlm, dataset, **options)
-        wall = time.perf_counter() - start
-    finally:
-        for handle in handles:
-            handle.remove()
-    return MeasurementTime(profile.pair, profile.n, wall, sum(ends) - sum(starts))
+    plain = [plain_seconds(vlm, dataset, options.get("samples"), batch_size)]
+    with TemporaryDirectory() as cache:
+        settings = {"batch_size": batch_size, "cache": Path(cache), **options}
+        handles = [
+            vlm.model.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()), prepend=True),
+            vlm.model.register_forward_hook(lambda *_: ends.append(time.perf_counter()), always_call=True),
+        ]
+        try:
+            begin = time.perf_counter()
+            profile = measure(vlm, dataset, **settings)
+            first = time.perf_counter() - begin
+        finally:
+            for handle in handles:
+                handle.remove()
+        begin = time.perf_counter()
+        measure(vlm, dataset, **settings)
+        warm = time.perf_counter() - begin
+    plain.append(plain_seconds(vlm, dataset, options.get("samples"), batch_size))
+    return MeasurementTime(profile.pair, profile.n, first, sum(ends) - sum(starts), warm, sum(plain) / 2)
 
 
 def run_plan(plan: CostPlan, command: str) -> CostRun:
@@ -180,12 +209,12 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
     start = time.perf_counter()
     device = choose_device(plan.conditions.device)
     results = []
-    count = len(plan.cells) + len(plan.pairs)
-    with tqdm(plan.subjects(), total=count, desc="cells", unit="cell", disable=None) as bar:
-        for cell, subject in bar:
+    with tqdm(total=len(plan.cells) + len(plan.pairs), desc="cells", unit="cell", disable=None) as bar:
+        for cell, subject in plan.subjects():
             bar.set_postfix_str(cell.title)
             results.append(measure_cell(cell, subject, replace(plan.conditions_for(cell, device), tick=bar.refresh)))
-    models = plan.models if plan.samples != 0 else []
+            bar.update()
+            del subject
     return CostRun(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         command=command,
@@ -195,12 +224,17 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
         threads=torch.get_num_threads(),
         versions={package: installed_version(package) for package in _PACKAGES},
         cells=tuple(results),
-        outside=tuple(
-            time_measurement(plan.conditions.load(model), DATASET, samples=plan.samples, progress=False)
-            for model in models
-        ),
+        measurements=tuple(_measurement_times(plan)),
         seconds=round(time.perf_counter() - start, 1),
     )
+
+
+def _measurement_times(plan: CostPlan) -> Iterator[MeasurementTime]:
+    """Yield the times of the full measurements of each model on each dataset."""
+    for model in plan.models if plan.samples != 0 else []:
+        vlm = plan.conditions.load(model)
+        for dataset in DATASETS:
+            yield time_measurement(vlm, dataset, samples=plan.samples, progress=False)
 
 
 def _dtype(plan: CostPlan, device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
 from harness.measurement.stopwatch import timing_references
 from harness.models.anatomy import Anatomy
+from harness.models.forward_pass import prompt_options
 from harness.models.prompts.prompt import TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
@@ -102,3 +104,24 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
         subjects.append(Subject(vlm.model, vlm.anatomy, inputs, groups, task))
     learning, timed = subjects
     return timed.with_learnt_block(learning)
+
+
+def plain_seconds(vlm: Vlm, dataset: str, samples: int | None, batch_size: int) -> float:
+    """Return the seconds of the model's forward passes alone over the samples of a dataset.
+
+    Encoding the prompts is not timed.
+    """
+    data = find_dataset(dataset)
+    drawn = data.draw(data.samples if samples is None else samples, 0, data.source())
+    options = prompt_options(vlm.model)
+    seconds = 0.0
+    with torch.inference_mode():
+        for first in range(0, len(drawn), batch_size):
+            batch = encode(vlm.processor, drawn[first : first + batch_size], vlm.anatomy.image_positions)
+            inputs = vlm.to_device(batch.inputs)
+            begin = time.perf_counter()
+            vlm.model(**inputs, **options)
+            if vlm.device.type == "cuda":
+                torch.cuda.synchronize(vlm.device)
+            seconds += time.perf_counter() - begin
+    return seconds

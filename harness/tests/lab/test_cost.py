@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +26,20 @@ from harness.lab.cost.cost_results import (
     SMALL_KIND,
     Cell,
 )
-from harness.lab.cost.cost_run import Conditions, drawn_cells, measure_cell, time_measurement
-from harness.lab.cost.drawn import LLAVA_7B, Topology, drawn_subject, image_side
+from harness.lab.cost.cost_run import Conditions, drawn_cells, measure_cell, published_cells, time_measurement
+from harness.lab.cost.drawn import Topology, drawn_groups, drawn_subject, image_side, published_subject
 from harness.lab.cost.naive import naive_reader, read_naively
+from harness.lab.cost.published import PUBLISHED, Published, Width, instructblip_config, llava_config
 from harness.lab.cost.race import peak_bytes, race
 from harness.lab.cost.subject import Subject, UnavailableError
+from harness.measurement.measure import measure
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
+from harness.profile.profile import Profile
 from harness.tests.support.tiny import cast_inputs, tiny_samples, tiny_vlm
 
-TINY = Topology(32, 4, 64, 200, 16, 2, 32, 2)
+TINY = Topology(Width(32, 4, 64), 200, Width(16, 2, 32), 2)
 LAYERS, TOKENS = 3, 45
 CPU = torch.device("cpu")
 
@@ -102,7 +106,36 @@ def test_drawn_prompts_have_the_requested_number_of_tokens(subject: Subject) -> 
     assert [image_side(tokens) ** 2 for tokens in (64, 300, 600, 1200, 2400)] == [36, 256, 576, 1156, 2304]
     with pytest.raises(ValueError, match="23 tokens hold no image"):
         image_side(23)
-    assert [LLAVA_7B.tower_depth(layers) for layers in (1, 4, 32, 64)] == [2, 3, 24, 24]
+
+
+@pytest.mark.parametrize("label", PUBLISHED)
+def test_published_models_run_with_the_tokens_of_their_prompt(label: str) -> None:
+    published = PUBLISHED[label]
+    narrow = Published(partial(published.config, Width(32, 4, 64)), published.layout)
+    subject = published_subject(narrow, 2, dtype=torch.bfloat16, device="cpu")
+    assert {parameter.dtype for parameter in subject.model.parameters()} == {torch.bfloat16}
+    assert subject.inputs["input_ids"].shape == (1, published.layout.tokens)
+    readings, lens = CONTESTANTS[EVERYTHING].prepare(subject)()
+    assert np.isfinite(readings.similarity).all()
+    assert lens is not None
+
+
+def test_published_prompts_have_the_groups_of_the_tokenizers() -> None:
+    counts = {}
+    for label, published in PUBLISHED.items():
+        groups = drawn_groups(published.layout, 1)
+        members = groups.image.int() + groups.instruction.int() + groups.other.int()
+        assert bool((members == 1).all())
+        counts[label] = [int(group.sum()) for group in (groups.image, groups.text, groups.instruction)]
+    assert counts == {"drawn LLaVA-1.5-7B": [576, 15, 6], "drawn InstructBLIP-Vicuna-7B": [32, 5, 5]}
+    assert [(cell.tokens, cell.layers) for cell in published_cells(4)] == [(592, 4), (38, 4)]
+
+
+def test_the_tower_shrinks_in_proportion_to_the_decoder() -> None:
+    towers = [llava_config(layers=layers).vision_config.num_hidden_layers for layers in (1, 4, 32)]
+    assert towers == [2, 3, 24]
+    shrunk = instructblip_config(layers=8)
+    assert (shrunk.vision_config.num_hidden_layers, shrunk.qformer_config.num_hidden_layers) == (10, 3)
 
 
 def test_missing_nnsight_gives_a_row_with_the_reason(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +227,7 @@ def test_misuse_gives_a_one_line_message(capsys: pytest.CaptureFixture[str]) -> 
     assert "unknown 'nobody'" in capsys.readouterr().err
     assert _command(["--json", "kept.json", "--tokens", "64"]) == _command(["--json=kept.json", "--tokens", "64"])
     assert _command(["--tokens", "64", "--json", "kept.json"]) == "python -m harness.lab.cost --tokens 64"
-    assert [(cell.tokens, cell.layers) for cell in drawn_cells(SMALL_KIND, (64, 300), (2,))] == [(64, 2), (300, 2)]
+    assert [(cell.tokens, cell.layers) for cell in drawn_cells((64, 300), (2,))] == [(64, 2), (300, 2)]
 
 
 def test_the_breakdown_covers_the_probe_but_not_the_model(subject: Subject) -> None:
@@ -207,10 +240,28 @@ def test_the_breakdown_covers_the_probe_but_not_the_model(subject: Subject) -> N
     assert "% plain" in breakdown_lines(breakdown)[1]
 
 
-def test_the_time_outside_is_the_remainder_of_the_forward_passes(tiny_data: None, vlm: Vlm) -> None:
-    outside = time_measurement(vlm, "tiny", samples=4, batch_size=2, controls=(), progress=False)
-    assert (outside.label, outside.samples) == ("tiny-llava-tiny", 4)
-    assert 0.0 < outside.forward < outside.wall
-    assert outside.share == pytest.approx(1 - outside.forward / outside.wall)
+def test_full_measurements_are_timed_with_an_empty_and_a_full_cache(
+    tiny_data: None, vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    calls: list[tuple[int, int]] = []
+
+    def recorded(*arguments: object, **options: object) -> Profile:
+        before = len(passes)
+        profile = measure(*arguments, **options)
+        calls.append((before, len(passes) - before))
+        return profile
+
+    monkeypatch.setattr("harness.lab.cost.cost_run.measure", recorded)
+    handle = vlm.model.register_forward_hook(lambda *_: passes.append(1))
+    times = time_measurement(vlm, "tiny", samples=4, batch_size=2, controls=(), progress=False)
+    handle.remove()
+    (plain, first), (_, warm) = calls
+    assert (plain, len(passes)) == (2, 2 + first + warm + 2)
+    assert warm < first
+    assert (times.label, times.samples) == ("tiny-llava-tiny", 4)
+    assert 0.0 < times.forward < times.first
+    assert times.share == pytest.approx(1 - times.forward / times.first)
+    assert min(times.warm, times.plain) > 0.0
     assert not vlm.model._forward_hooks
     assert not vlm.model._forward_pre_hooks

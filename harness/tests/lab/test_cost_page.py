@@ -16,6 +16,7 @@ from harness.lab.cost.contestants import (
     NNSIGHT,
     PLAIN,
 )
+from harness.lab.cost.cost_page import measurements_table
 from harness.lab.cost.cost_results import (
     SMALL_KIND,
     Cell,
@@ -80,7 +81,8 @@ def test_intervals_of_few_rounds_state_their_coverage() -> None:
 
 
 def a_run() -> CostRun:
-    pair = replace(result(50, 30, np.full(6, 0.6), kind="pair"), absent={NNSIGHT: "not installed"})
+    single = replace(result(50, 30, np.full(6, 0.6), kind="pair"), absent={NNSIGHT: "not installed"})
+    pair = replace(single, cell=replace(single.cell, batch=8))
     return CostRun(
         date="2026-01-02",
         command="python -m harness.lab.cost",
@@ -90,19 +92,26 @@ def a_run() -> CostRun:
         threads=2,
         versions={"torch": "2.0"},
         seconds=12.0,
-        cells=(*cells(1.0, 1.0), pair),
-        outside=(MeasurementTime("a-pair", 64, 10.0, 9.0),),
+        cells=(*cells(1.0, 1.0), single, pair),
+        measurements=(
+            MeasurementTime("a-pair", 64, 10.0, 9.0, 1.0, 4.0),
+            MeasurementTime("b-pair", 32, 6.0, 5.5, 1.0, 1.0),
+        ),
+        test_seconds=50.0,
     )
 
 
 def test_targets_are_met_or_missed_by_an_amount() -> None:
     by_title = {(target.title.split(",")[0], target.scope): target for target in targets(a_run())}
     verdicts = {title: target.verdict for (title, _), target in by_title.items()}
-    assert verdicts["time of everything"] == "**missed by 1.300**"
+    assert verdicts["time of everything"] == "**missed by 1.400**"
     assert verdicts["extra peak memory of similarity + attention"] == "**missed by 1.00%**"
     assert verdicts["exponent of tokens"] == "met"
     assert verdicts["time outside the model's forward passes"] == "met"
     assert extra_memory(a_run().cells[0], ATTENTION, weights=True) == pytest.approx(0.003)
+    # The target of the pairs is that of a batch of 8.
+    scopes = [scope for title, scope in by_title if title.startswith("time of everything")]
+    assert scopes == [a_run().cells[-1].cell.title]
     pair = ratio(a_run().cells[-1], EVERYTHING)
     assert pair is not None
     assert pair.median == pytest.approx(2.8)
@@ -114,10 +123,22 @@ def test_the_page_is_rendered_from_stored_results(tmp_path: Path, capsys: pytest
     assert to_json(read_run(results)) == to_json(a_run())
     assert main(["--read", str(results), "--page", str(tmp_path / "cost.md")]) == 0
     page = (tmp_path / "cost.md").read_text()
-    for expected in ("a processor", "2 threads", "2026-01-02", "(cost.png)", "missed by 1.300", "not installed"):
+    provenance = ("a processor", "2 threads", "2026-01-02")
+    for expected in (*provenance, "(cost.png)", "missed by 1.400", "not installed", "### Full measurements"):
         assert expected in page, expected
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
     assert "not installed" in capsys.readouterr().out
+
+
+def test_full_measurements_are_multiples_of_the_plain_passes() -> None:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in measurements_table(a_run()).splitlines()[2:]]
+    assert rows == [
+        ["a-pair", "64", "4.0 s", "2.50 (10.0 s)", "0.25 (1.0 s)"],
+        ["b-pair", "32", "1.0 s", "6.00 (6.0 s)", "1.00 (1.0 s)"],
+        ["all pairs", "96", "5.0 s", "3.20 (16.0 s)", "0.40 (2.0 s)"],
+        ["the tests", "-", "5.0 s", "10.00 (50.0 s)", "-"],
+    ]
+    assert "the tests" not in measurements_table(replace(a_run(), test_seconds=None))
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", '{"schema": 0}', '{"schema": 1, "cells": []}'])

@@ -14,6 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
+from harness.lab.cost.published import DEPTH, VOCABULARY
 from harness.measurement.measure import measure
 from harness.models.anatomy import find_anatomy
 from harness.models.prompts.chat import prompt_text
@@ -25,7 +26,7 @@ from harness.probe.observation import Readings
 from harness.profile.measures import CURVES, MEASURES, SHARE_GROUPS
 from harness.profile.profile import Profile
 from harness.tests.support import topology
-from harness.tests.support.topology import DEPTH, INSTRUCTION, REDUCED, VOCABULARY, random_photographs
+from harness.tests.support.topology import INSTRUCTION, REDUCED, random_photographs
 
 N = 4
 
