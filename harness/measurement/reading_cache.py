@@ -1,18 +1,19 @@
 """A cache of readings per sample, so that an interrupted measurement continues where it stopped.
 
-Each reading is a file `<cache>/readings/<key>/<name>.npz`. The key is the hash of everything that a reading depends on
-except the sample; the name is the hash of the sample's inputs. A file is replaced only if it is damaged or outdated. It
-is written atomically and ends with a checksum of its content and its address `<key>/<name>`. The checksum does not
-prevent forgery, so readings are used only if no other user can have written them.
+The readings of a batch are a file `<cache>/readings/<key>/<digest>.npz`. The key is the hash of everything that a
+reading depends on except the sample; the digest is the hash of the readings' names. A name is the hash of a sample's
+inputs. Files are read once and their readings looked up by name, so a later run may compose its batches differently. A
+file is written atomically, and replaced only if it is damaged or outdated. Its checksum does not prevent forgery, so
+readings are used only if no other user can have written them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import io
-import zipfile
+import json
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,19 @@ import numpy as np
 
 from harness.errors import PhaseError
 from harness.interface import option_text
+from harness.measurement.reading_files import alike, packed, unpacked
 from harness.storage.file_names import text_digest
 from harness.storage.files import remove_abandoned_parts, unwritable_reason, write_atomically
 from harness.storage.json_text import dump
 from harness.storage.private_files import find_exposure, is_closed_to_others, make_private, read_private
 
 # Incremented whenever earlier files can no longer be read.
-FORMAT = 1
+FORMAT = 2
 KEY_FILE = "key.json"
 _READINGS = "readings"
 _MOST_NAMED = 5
-_MOST_BYTES = 1 << 28
+_MOST_BYTES = 1 << 32
+_FILE = re.compile(r"[0-9a-f]{32}\.npz")
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -50,7 +53,7 @@ def cache_problem(cache: Path) -> str:
 
 
 class ReadingCache:
-    """The cached readings of one key, each with a witness array that detects changes which the key does not cover.
+    """The cached readings of one key. A witness array per file detects changes which the key does not cover.
 
     A read-only cache or a full disk is reported once and does not stop the measurement. Its numbers are the same, but
     an interrupted run must measure them again. Every further write is tried, because disk space may become free.
@@ -82,6 +85,9 @@ class ReadingCache:
         self._failed_writes, self._reason, self._prepared = 0, "", False
         self._exposed: str | None = None
         self._closed_to_others = False
+        self._rows: dict[str, Mapping[str, Any]] = {}
+        self._outdated: set[str] = set()
+        self._seen: set[str] = set()
         self._cached: set[str] = set()
         self.contradicted = False
 
@@ -100,38 +106,26 @@ class ReadingCache:
         return self._folder is not None and not self._exposed and not self._failed_writes
 
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
-        """Return the readings of all `names`; None if one is absent, damaged or outdated."""
-        # Read all files, so that every damaged one is reported.
-        rows = [self.read_one(name) for name in names]
-        present = [row for row in rows if row is not None]
-        return present if len(present) == len(rows) else None
+        """Return the readings of all `names`; None if one is absent, damaged or outdated.
 
-    def read_one(self, name: str) -> dict[str, Any] | None:
-        """Return the reading `name`; None if it is absent, outdated, or damaged, which is reported."""
+        The first call reads all files of the key. A later call for an absent reading reads files that other processes
+        have added.
+        """
         if self._folder is None or self._is_exposed():
             return None
-        path = self._folder / f"{name}.npz"
-        try:
-            row = _unpacked(
-                read_private(path, _MOST_BYTES, closed_to_others=self._closed_to_others), f"{self._address}/{name}"
-            )
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._report_damaged(path, f"{'cannot be read' if error.errno else 'is not used'} ({error.strerror})")
-            return None
-        except ValueError as error:
-            self._report_damaged(path, f"is damaged ({error})")
-            return None
-        witness = row.pop("witness")
-        if witness.shape != self._witness.shape or not np.abs(witness - self._witness).max() <= self._tolerance:
-            self.contradicted = True
-            return None
-        self._cached.add(name)
-        return row
+        if not self._rows.keys() >= set(names):
+            self._read_new_files(self._folder)
+        self._cached.update(self._rows.keys() & names)
+        self.contradicted |= any(name in self._outdated and name not in self._rows for name in names)
+        return [dict(self._rows[name]) for name in names] if self._rows.keys() >= set(names) else None
+
+    def read_one(self, name: str) -> dict[str, Any] | None:
+        """Return the reading `name`; None if it is absent, damaged or outdated."""
+        rows = self.read([name])
+        return rows[0] if rows else None
 
     def write(self, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write each reading atomically; report only the first failure.
+        """Write the readings to one file, or to several if their fields differ; report only the first failure.
 
         Nothing is written to a directory that other users can write to, because their links might lead anywhere.
 
@@ -140,30 +134,68 @@ class ReadingCache:
         """
         if self._folder is None or self._is_exposed():
             return
-        for name, row in zip(names, rows, strict=True):
-            content = _packed({**row, "witness": self._witness}, f"{self._address}/{name}")
+        for part in alike(zip(names, rows, strict=True)):
+            digest = text_digest(json.dumps([*part]), 32)
+            content = packed(part, self._witness, f"{self._address}/{digest}")
             try:
                 self._prepare(self._folder)
                 if self._exposed:
                     return
-                path = self._folder / f"{name}.npz"
+                path = self._folder / f"{digest}.npz"
                 if path in self._damaged:
                     # Removed first, because replacing a file preserves its permissions.
                     path.unlink(missing_ok=True)
                 write_atomically(path, content, durable=False)
-                self._cached.add(name)
             except OSError as error:
-                self._report_failed_write(self._folder, error)
+                self._report_failed_write(self._folder, len(part), error)
+                continue
+            self._seen.add(path.name)
+            self._rows.update(part)
+            self._cached.update(part)
 
     def close(self) -> None:
         """Report the numbers of failed writes and damaged files, at the end of a measurement."""
         if len(self._damaged) > _MOST_NAMED:
-            self._say(f"{len(self._damaged)} damaged readings in {self._folder} were measured again")
+            self._say(f"{len(self._damaged)} damaged files in {self._folder}: their readings are measured again")
         if self._failed_writes:
             self._say(
                 f"{self._failed_writes} readings were measured and not cached in {self._folder} ({self._reason}): "
                 "later runs measure them again"
             )
+
+    def _read_new_files(self, folder: Path) -> None:
+        """Read all files that this process has neither read nor written; of equal names the newest file counts."""
+        try:
+            with os.scandir(folder) as entries:
+                new = [entry for entry in entries if _FILE.fullmatch(entry.name) and entry.name not in self._seen]
+            new.sort(key=lambda entry: (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._report_damaged(folder, f"cannot be read ({error.strerror})")
+            return
+        for entry in new:
+            self._seen.add(entry.name)
+            self._read_file(folder / entry.name)
+
+    def _read_file(self, path: Path) -> None:
+        try:
+            content = read_private(path, _MOST_BYTES, closed_to_others=self._closed_to_others)
+            rows, witness = unpacked(content, f"{self._address}/{path.stem}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._report_damaged(path, f"{'cannot be read' if error.errno else 'is not used'} ({error.strerror})")
+        except (ValueError, LookupError) as error:
+            self._report_damaged(path, f"is damaged ({error})")
+            # A run that composes its batches differently would not replace it.
+            with contextlib.suppress(OSError):
+                path.unlink()
+        else:
+            if witness.shape == self._witness.shape and np.abs(witness - self._witness).max() <= self._tolerance:
+                self._rows.update(rows)
+            else:
+                self._outdated.update(rows)
 
     def _prepare(self, folder: Path) -> None:
         """Before the first write, remove remains of killed writes and write the key file."""
@@ -192,7 +224,7 @@ class ReadingCache:
                 )
         return bool(self._exposed)
 
-    def _report_failed_write(self, folder: Path, error: OSError) -> None:
+    def _report_failed_write(self, folder: Path, readings: int, error: OSError) -> None:
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError) or not (self._cache and self._cache.is_dir()):
             raise ReadingCacheError(
@@ -210,42 +242,10 @@ class ReadingCache:
                     f"readings are no longer cached in {folder} ({reason}): the measurement continues, but an "
                     f"interrupted run starts again; free disk space, or choose another {option_text('cache')}"
                 )
-        self._failed_writes, self._reason = self._failed_writes + 1, reason
+        self._failed_writes, self._reason = self._failed_writes + readings, reason
 
     def _report_damaged(self, path: Path, problem: str) -> None:
         if path not in self._damaged:
             self._damaged.add(path)
             if len(self._damaged) <= _MOST_NAMED:
-                self._say(f"the cached reading {path} {problem}: it is measured again")
-
-
-# Hexadecimal digits of the checksum at the end of a file, stored as the comment of the zip archive.
-_DIGITS = 64
-
-
-def _packed(row: Mapping[str, Any], address: str) -> memoryview:
-    """Return an npz whose comment is the checksum of the preceding content and the address."""
-    buffer = io.BytesIO()
-    # numpy.savez cannot write a comment, so the archive is written here in the same format.
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.comment = b"0" * _DIGITS
-        for field, array in row.items():
-            with archive.open(f"{field}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-    content = buffer.getbuffer()
-    content[-_DIGITS:] = _checksum(content[:-_DIGITS], address)
-    return content
-
-
-def _unpacked(content: bytes, address: str) -> dict[str, Any]:
-    """Return the arrays of a file; raise ValueError if its checksum does not match."""
-    if content[-_DIGITS:] != _checksum(memoryview(content)[:-_DIGITS], address):
-        raise ValueError("its checksum does not match")
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        return {field: stored[field] for field in stored.files}
-
-
-def _checksum(content: memoryview, address: str) -> bytes:
-    digest = hashlib.sha256(address.encode())
-    digest.update(content)
-    return digest.hexdigest().encode()
+                self._say(f"the file of cached readings {path} {problem}: they are measured again")

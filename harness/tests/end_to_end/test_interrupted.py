@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.interrupted import SAMPLES
+from harness.tests.support.interrupted import BATCH, SAMPLES
 
 ROUNDS, SERIES = 50, 4
 
@@ -29,24 +29,24 @@ def run_module(module: str, *arguments: str) -> list[list[str]]:
     return [line.split() for line in completed.stdout.splitlines()]
 
 
-def test_a_measurement_killed_at_any_reading_resumes_to_the_same_record(tmp_path: Path) -> None:
+def test_a_measurement_killed_at_any_file_resumes_to_the_same_record(tmp_path: Path) -> None:
     points = run_module("interrupted", str(tmp_path))
     assert [int(point[0]) for point in points] == list(range(1, int(points[0][1]) + 1))
-    assert len(points) > 2 * SAMPLES, "readings, two controls and the captions' likelihoods"
-    for reading, _, same, measured, unfinished in points:
-        assert same == "same", f"killed at reading {reading}"
-        assert measured == unfinished, f"killed at reading {reading}"
+    assert len(points) > 2 * SAMPLES / BATCH, "readings, two controls and the captions' likelihoods"
+    for number, _, same, measured, unfinished in points:
+        assert same == "same", f"killed at file {number}"
+        assert measured == unfinished, f"killed at file {number}"
 
 
-def missed_stages(rounds: list[list[str]], readings: int) -> list[str]:
+def missed_stages(rounds: list[list[str]], files: int) -> list[str]:
     """Return the stages of a measurement at which too few of the rounds were killed."""
     counts = [tuple(map(int, line[2:5])) for line in rounds if line[0] == "killed"]
     unfinished = [(cached, parts) for cached, parts, record in counts if not record]
     met = {
         "at all": len(unfinished) > ROUNDS / 3,
         "before any reading was cached": sum(cached == 0 for cached, _ in unfinished) >= 3,
-        "in the middle": len({cached for cached, _ in unfinished if 0 < cached < readings}) >= 5,
-        "when all readings were cached and no record written": any(cached == readings for cached, _ in unfinished),
+        "in the middle": len({cached for cached, _ in unfinished if 0 < cached < files}) >= 5,
+        "when all readings were cached and no record written": any(cached == files for cached, _ in unfinished),
         "while a file was written": sum(parts > 0 for _, parts in unfinished) >= 3,
     }
     return [stage for stage, enough in met.items() if not enough]
@@ -60,9 +60,9 @@ def test_a_measurement_killed_at_random_moments_resumes_to_the_same_record(tmp_p
     for seed in range(SERIES):
         if missed:
             (directory := tmp_path / str(seed)).mkdir()
-            (readings,), *series = run_module("killed", str(directory), str(ROUNDS), str(seed))
+            (files,), *series = run_module("killed", str(directory), str(ROUNDS), str(seed))
             assert len(series) == ROUNDS
             assert [line for line in series if line[-1] != "same"] == []
             rounds += series
-            missed = missed_stages(rounds, int(readings))
+            missed = missed_stages(rounds, int(files))
     assert missed == []

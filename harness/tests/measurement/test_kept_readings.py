@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness.measurement import reading_cache
 from harness.measurement.reading_cache import ReadingCacheError
+from harness.measurement.reading_files import packed, unpacked
 from harness.models.vlm import Vlm
 from harness.storage import private_files
 from harness.tests.support.disks import full_disk, read_only_disk
@@ -142,7 +142,7 @@ def test_a_truncated_reading_is_measured_again(
 ) -> None:
     before = tiny_profile(fresh_vlm, cache=tmp_path)
     files = sorted(tmp_path.rglob("*.npz"))
-    assert len(files) == N
+    assert len(files) == len(passes) - DRAWING_PASSES == 3
     content = files[which].read_bytes()
     files[which].write_bytes(content[: int(share * len(content))])
     passes.clear()
@@ -151,7 +151,7 @@ def test_a_truncated_reading_is_measured_again(
     assert passes == [2] * (DRAWING_PASSES + 1)
     assert files[which].read_bytes() == content
     assert lines == [
-        f"the cached reading {files[which]} is damaged (its checksum does not match): it is measured again"
+        f"the file of cached readings {files[which]} is damaged (its checksum does not match): they are measured again"
     ]
 
 
@@ -164,9 +164,9 @@ def test_planted_readings_change_no_result(
     before = tiny_profile(fresh_vlm, cache=cache)
     for path in cache.rglob("*.npz"):
         address = f"{path.parent.name}/{path.stem}"
-        row = reading_cache._unpacked(path.read_bytes(), address)
-        row["similarity"] = row["similarity"] + 0.5
-        path.write_bytes(reading_cache._packed(row, address))
+        rows, witness = unpacked(path.read_bytes(), address)
+        planted = {name: {**row, "similarity": row["similarity"] + 0.5} for name, row in rows.items()}
+        path.write_bytes(packed(planted, witness, address))
     assert largest_difference(tiny_profile(fresh_vlm, cache=cache), before) > 0.4
     cache.chmod(0o777)
     passes.clear()

@@ -77,6 +77,15 @@ def add_nan_hooks(vlm: Vlm) -> list[Any]:
     ]
 
 
+def count_readings(cache: Path) -> int:
+    """Return the number of readings in the files of a cache."""
+    counts = []
+    for path in cache.rglob("*.npz"):
+        with np.load(path) as arrays:
+            counts.append(len(arrays["names"]))
+    return sum(counts)
+
+
 def test_a_sample_with_nan_is_named_and_the_others_are_cached(
     fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
 ) -> None:
@@ -91,7 +100,7 @@ def test_a_sample_with_nan_is_named_and_the_others_are_cached(
     assert message.endswith(
         f"the readings of {N - 1} others are cached. Repair it, or remove it from the dataset, and run again"
     )
-    assert len(list(tmp_path.rglob("*.npz"))) == N - 1
+    assert count_readings(tmp_path) == N - 1
     for hook in hooks:
         hook.remove()
     passes = record_batch_sizes(fresh_vlm)
@@ -114,7 +123,7 @@ def test_a_broken_image_is_named_and_the_other_samples_are_cached(
         "223 others are cached",
     ):
         measured(fresh_vlm, samples=224, cache=tmp_path)
-    assert len(list(tmp_path.rglob("*.npz"))) == 223
+    assert count_readings(tmp_path) == 223
     many(lambda sample: sample)
     passes = record_batch_sizes(fresh_vlm)
     assert have_same_numbers(measured(fresh_vlm, samples=224, cache=tmp_path), expected)

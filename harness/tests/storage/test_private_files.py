@@ -45,7 +45,7 @@ def exposed(monkeypatch: pytest.MonkeyPatch) -> None:
 def reading(tmp_path: Path, exposed: None) -> Path:
     """Path of the only reading in a cache, in a directory that others can enter."""
     open_store(tmp_path / "cache").write(["one"], [ROW])
-    (path,) = tmp_path.rglob("one.npz")
+    (path,) = tmp_path.rglob("*.npz")
     return path
 
 
@@ -153,7 +153,7 @@ def plant_pipe(path: Path, _: object) -> str:
 def plant_giant(path: Path, _: object) -> str:
     with path.open("r+b") as file:
         file.truncate(1 << 40)
-    return "it is larger than 268,435,456 bytes"
+    return "it is larger than 4,294,967,296 bytes"
 
 
 @pytest.mark.parametrize("plant", [plant_owner, plant_writable, plant_link, plant_pipe, plant_giant])
@@ -165,7 +165,7 @@ def test_a_planted_reading_is_named_and_measured_again(
     lines: list[str] = []
     store = open_store(cache_directory(reading), lines)
     assert store.read(["one"]) is None
-    assert lines == [f"the cached reading {reading} is not used ({reason}): it is measured again"]
+    assert lines == [f"the file of cached readings {reading} is not used ({reason}): they are measured again"]
     store.write(["one"], [ROW])
     assert reading.is_file()
     assert not reading.is_symlink()
@@ -198,7 +198,7 @@ def test_readings_written_under_any_umask_are_used(tmp_path: Path, exposed: None
         open_store(tmp_path / "cache", lines).write(["one"], [ROW])
     finally:
         os.umask(before)
-    (path,) = tmp_path.rglob("one.npz")
+    (path,) = tmp_path.rglob("*.npz")
     # The mode under a umask of 002.
     path.chmod(0o664)
     assert path.parent.stat().st_mode & 0o777 == 0o700

@@ -1,4 +1,4 @@
-"""Kill a measurement with SIGKILL at each write of a reading: python -m harness.tests.support.interrupted DIR.
+"""Kill a measurement with SIGKILL at each write of a file of readings: python -m harness.tests.support.interrupted DIR.
 
 The program forks before torch computes anything. A child that is killed in the middle of a file therefore leaves the
 same state as a process killed by the machine.
@@ -6,7 +6,6 @@ same state as a process killed by the machine.
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import sys
@@ -26,7 +25,7 @@ from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
-SAMPLES = 6
+SAMPLES, BATCH = 6, 2
 
 
 def draw_paired_samples(n: int, *_: object) -> list[Sample]:
@@ -62,7 +61,7 @@ def run_measurement(cache: Path, json: Path, written: Path) -> None:
 
     torch.set_num_threads(1)
     with mock.patch.object(ReadingCache, "write", counting):
-        profile = measure(tiny_vlm(), "items", samples=SAMPLES, batch_size=2, cache=cache, progress=False)
+        profile = measure(tiny_vlm(), "items", samples=SAMPLES, batch_size=BATCH, cache=cache, progress=False)
     write_atomically(json, dump(pair_record(profile)))
     written.write_text(" ".join(map(str, sizes)))
 
@@ -73,14 +72,14 @@ def read_batch_sizes(written: Path) -> list[int]:
 
 
 def run_until_killed(cache: Path, number: int) -> None:
-    """Measure the pair and kill the process while it writes reading `number`, with half of the file on disk."""
+    """Measure the pair and kill the process while it writes file `number` of readings, with half of it on disk."""
     real, written = os.fdopen, [-1]
 
     def dying(handle: int, mode: str) -> object:
         # The first file identifies the store, so counting starts at -1.
         written[0] += 1
         if written[0] == number:
-            os.write(handle, b"PK half of a reading")
+            os.write(handle, b"PK half of a batch")
             os.kill(os.getpid(), signal.SIGKILL)
         return real(handle, mode)
 
@@ -89,22 +88,21 @@ def run_until_killed(cache: Path, number: int) -> None:
 
 
 def main(home: Path) -> None:
-    """Print a line per kill: its number, whether the resumed record is the same, and how much was cached again."""
+    """Print a line per kill at a file: its number, the number of files, whether the resumed record is the same, and the
+    numbers of readings that were cached again and that were not cached before the kill."""
     DATASETS["items"] = Dataset("items", "items", draw_paired_samples, paired=True)
     assert wait_for(fork(lambda: run_measurement(home / "whole", home / "whole.json", home / "written"))) == 0
     reference, sizes = (home / "whole.json").read_bytes(), read_batch_sizes(home / "written")
-    readings = sum(1 for _ in (home / "whole").rglob("*.npz"))
-    assert readings == sum(sizes)
-    for number in range(1, readings + 1):
+    files = sum(1 for _ in (home / "whole").rglob("*.npz"))
+    assert files == len(sizes)
+    for number in range(1, files + 1):
         cache = home / f"killed-{number}"
         assert wait_for(fork(lambda cache=cache, number=number: run_until_killed(cache, number))) == -signal.SIGKILL  # type: ignore[misc]
         again = fork(lambda cache=cache: run_measurement(cache, home / "again.json", home / "written"))  # type: ignore[misc]
         assert wait_for(again) == 0
         same = (home / "again.json").read_bytes() == reference
-        finished = max(end for end in itertools.accumulate(sizes, initial=0) if end < number)
-        print(
-            number, readings, "same" if same else "other", sum(read_batch_sizes(home / "written")), readings - finished
-        )
+        unfinished = sum(sizes[number - 1 :])
+        print(number, files, "same" if same else "other", sum(read_batch_sizes(home / "written")), unfinished)
 
 
 if __name__ == "__main__":

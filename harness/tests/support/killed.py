@@ -70,14 +70,14 @@ def measure_duration(cache: Path, json: Path) -> float:
 
 
 def describe_progress(directory: Path) -> str:
-    """Return the state after a killed run: cached readings, half-written files, and 1 if its record exists."""
-    readings = sum(1 for _ in directory.rglob("*.npz"))
+    """Return the state after a killed run: cached files, half-written files, and 1 if its record exists."""
+    files = sum(1 for _ in directory.rglob("*.npz"))
     parts = sum(1 for _ in directory.rglob(".*.phase-part"))
-    return f"{readings} {parts} {int((directory / 'first.json').exists())}"
+    return f"{files} {parts} {int((directory / 'first.json').exists())}"
 
 
 def main(home: Path, rounds: int, seed: int) -> None:
-    """Print the number of readings, then a line per round.
+    """Print the number of files of readings, then a line per round.
 
     A line holds `killed` or `together`, the moment as a share of the full duration, the text of `describe_progress`,
     and `same` if the resumed run has the record of an undisturbed run. In a round `together`, two runs share a cache at
