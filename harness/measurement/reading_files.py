@@ -51,7 +51,9 @@ def unpacked(content: bytes, address: str) -> tuple[dict[str, Row], Any]:
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         arrays = {field: stored[field] for field in stored.files}
     names, witness = arrays.pop(_NAMES).tolist(), arrays.pop(_WITNESS)
-    rows = {name: {field: array[row, ...] for field, array in arrays.items()} for row, name in enumerate(names)}
+    rows: dict[str, Row] = {
+        name: {field: array[row, ...] for field, array in arrays.items()} for row, name in enumerate(names)
+    }
     return rows, witness
 
 
