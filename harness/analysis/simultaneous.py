@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import cache, lru_cache
+from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,22 @@ def simultaneous_bound(
     """
     if not 0.0 < alpha < 1.0 or not df > 0.0:
         raise ValueError(f"a simultaneous bound needs 0 < alpha < 1 and df > 0, not alpha = {alpha} and df = {df}.")
-    root = covariance_root(covariance)
+    numbers = np.ascontiguousarray(covariance, dtype=np.float64).tobytes()
+    indices = None if pairs is None else np.asarray(pairs, dtype=np.int64).tobytes()
+    return _computed_bound(numbers, indices, float(df), alpha, two_sided, seed)
+
+
+@lru_cache(maxsize=256)
+def _computed_bound(
+    numbers: bytes, indices: bytes | None, df: float, alpha: float, two_sided: bool, seed: int
+) -> float:
+    """Return the bound for the bytes of a covariance and of the pairs.
+
+    It is cached because verdicts, claims and pages ask for the same bounds of a profile.
+    """
+    points = isqrt(len(numbers) // 8)
+    pairs = None if indices is None else np.frombuffer(indices, dtype=np.int64).reshape(2, -1)
+    root = covariance_root(np.frombuffer(numbers).reshape(points, points))
     factor = root if pairs is None else root[pairs[1]] - root[pairs[0]]
     norm = np.sqrt((factor**2).sum(axis=1))
     varies = norm > 0.0
@@ -106,10 +122,10 @@ def simultaneous_bound(
         return single
     bonferroni = float(stats.t.isf(alpha / sides / count, df))
 
-    selected_layers, grid_points, numbers, generator = _drawn(seed, count, factor.shape[1])
+    selected_layers, grid_points, drawn, generator = _drawn(seed, count, factor.shape[1])
     selected_rows = factor[selected_layers]
     tail = (np.arange(_TAIL) + 0.5) / _TAIL
-    normal = numbers - selected_rows * (selected_rows * numbers).sum(axis=1, keepdims=True)
+    normal = drawn - selected_rows * (selected_rows * drawn).sum(axis=1, keepdims=True)
     normal /= np.sqrt(deepcopy(generator).chisquare(df + 1.0, size=len(normal)))[:, None]
 
     def layers(directions: FloatArray) -> npt.NDArray[np.float32]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
+
+#: The version of a package. Its metadata are parsed once per process, because that takes milliseconds.
+version = cache(metadata.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def installed_version(package: str) -> str:
     """Return the version of a package, "not installed" if it is missing."""
     try:
         return version(package)
-    except PackageNotFoundError:
+    except metadata.PackageNotFoundError:
         return "not installed"
 
 

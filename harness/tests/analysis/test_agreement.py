@@ -159,8 +159,8 @@ def test_a_constant_difference_beyond_the_margin_differs() -> None:
 
 
 def test_an_unchanged_measure_raises_no_alarm() -> None:
-    """Test 100 comparisons without a change: half paired with the noise of a coarse data type, half new samples."""
-    for seed in range(50):
+    """Test 60 comparisons without a change: half paired with the noise of a coarse data type, half new samples."""
+    for seed in range(30):
         baseline = draw_curves(phase_curve(), 64, seed=1000 + seed)
         assert judged(add_rerun_noise(baseline, seed, sd=0.01), baseline).verdict is Verdict.EQUIVALENT
         fresh = judged(draw_curves(phase_curve(), 64, seed=2000 + seed), baseline, paired=False)

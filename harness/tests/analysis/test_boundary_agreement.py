@@ -63,7 +63,7 @@ def test_a_turning_point_may_shift_by_its_margin_but_not_by_more() -> None:
 
 @pytest.mark.parametrize("mean", [phase_curve(), plateau_curve()], ids=["sharp", "plateaus"])
 def test_unchanged_boundaries_raise_no_alarm(mean: FloatArray) -> None:
-    for seed in range(15):
+    for seed in range(10):
         baseline = draw_curves(mean, 48, seed=300 + seed, adjacent=0.9)
         same = judge_boundaries(add_rerun_noise(baseline, seed), baseline, paired=True, alpha_diff=ALPHA)
         fresh = judge_boundaries(draw_curves(mean, 48, seed=400 + seed), baseline, paired=False, alpha_diff=ALPHA)

@@ -223,7 +223,7 @@ def test_unchanged_phases_near_the_margins_raise_no_alarm(off: float, paired: bo
     """Test a fall and a reversal on their margins, or within a standard error of them."""
     edges = (0, 3, 4, 6, 9, 12, 15)
     mean = phase_curve(edges, (0.1, 0.4, 0.4 - 0.03 - off, 0.6, 0.6 - 0.06 - off, 0.7, 0.3))
-    for seed in range(12):
+    for seed in range(8):
         y = draw_curves(mean, (40, 80)[seed % 2], seed, sd=0.04)
         x = add_rerun_noise(y, seed + 100) if paired else draw_curves(mean, (160, 40)[seed % 2], seed + 100, sd=0.04)
         assert judge_intervals(x, y, paired=paired, alpha_diff=ALPHA).verdict is not Verdict.DIFFERS
@@ -238,7 +238,7 @@ def test_an_inconclusive_phase_estimates_the_sufficient_number_of_samples() -> N
     assert second.n_needed is None or second.n_needed > 64
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.floats(1.0, 50.0), st.integers(0, 3))
 def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers: int) -> None:
     y = draw_curves(short(), 40, seed % 97, sd=0.05)

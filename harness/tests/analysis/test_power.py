@@ -42,7 +42,7 @@ def test_a_baseline_with_low_noise_and_enough_samples_has_power() -> None:
 
 def test_equivalence_under_noise_has_its_closed_form() -> None:
     """With noise that shifts whole curves, the mean error is normal; shape and boundaries do not change."""
-    n, draws = 50, 150
+    n, draws = 50, 80
     deviation = MARGIN * np.sqrt(n) / (stats.t.isf(0.025, n - 1) + 0.6)
     noise = deviation * np.random.default_rng(3).standard_normal((4000, 1)) * np.ones(13)
     power = curve_power(
@@ -58,13 +58,13 @@ def test_few_noisy_samples_are_refused_with_both_shares_and_a_remedy() -> None:
     curves = draw_curves(SHORT, 40, seed=6)
 
     def simulate(size: float = 1.0) -> Power:
-        return curve_power(curves, noise - noise.mean(), margin=MARGIN, alpha_diff=ALPHA, size=size, draws=20)
+        return curve_power(curves, noise - noise.mean(), margin=MARGIN, alpha_diff=ALPHA, size=size, draws=10)
 
     power = simulate()
     refusal = power_refusal(power, simulate)
     assert refusal is not None
     assert refusal.startswith(
-        "a baseline of inter-modal similarity with 40 samples has too little power: of 20 simulated"
+        "a baseline of inter-modal similarity with 40 samples has too little power: of 10 simulated"
     )
     assert f"without a change {power.equivalent:.0%} were equivalent (95% required)" in refusal
     assert f"with a shift by 2 layers {power.detected:.0%} were detected (80% required)" in refusal

@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, optimize, stats
 
 from harness.analysis.curves import FloatArray
-from harness.analysis.simultaneous import _drawn, covariance_root, simultaneous_bound
+from harness.analysis.simultaneous import _computed_bound, _drawn, covariance_root, simultaneous_bound
 
 
 def independent_bound(count: int, df: float, alpha: float, sides: int) -> float:
@@ -101,9 +101,28 @@ def test_other_bounds_in_between_change_no_bound() -> None:
         lambda: simultaneous_bound(neighbours(14, 0.9), 40, 1e-3, pairs=pairs, seed=5),
     ]
     first = [ask() for ask in requested]
+    _computed_bound.cache_clear()
     assert [ask() for ask in reversed(requested)] == first[::-1]
+    _computed_bound.cache_clear()
     _drawn.cache_clear()
     assert [ask() for ask in requested[::-1]] == first[::-1]
+
+
+def test_equal_arguments_have_the_cached_bound_and_different_ones_do_not() -> None:
+    covariance, pairs = neighbours(9, 0.9), np.triu_indices(9, 1)
+    _computed_bound.cache_clear()
+    bound = simultaneous_bound(covariance, 40, 1e-3)
+    assert simultaneous_bound(covariance.T.copy(), 40.0, 1e-3) == bound
+    assert _computed_bound.cache_info()[:2] == (1, 1)
+    changed = [
+        simultaneous_bound(neighbours(9, 0.5), 40, 1e-3),
+        simultaneous_bound(covariance, 20, 1e-3),
+        simultaneous_bound(covariance, 40, 1e-2),
+        simultaneous_bound(covariance, 40, 1e-3, pairs=pairs),
+        simultaneous_bound(covariance, 40, 1e-3, two_sided=False),
+    ]
+    assert len({bound, *changed}) == 6
+    assert _computed_bound.cache_info().misses == 6
 
 
 def test_a_bound_is_the_root_of_the_estimate_over_all_draws_at_once() -> None:

@@ -139,7 +139,7 @@ def test_a_reader_reads_both_files_again_after_a_concurrent_update(
     assert content == read_json(path)
     assert not profiles
     # The number of attempts is limited.
-    profiles += [made, other] * 20
+    profiles += [made, other] * 10
     with pytest.raises(BaselineError, match="cannot be read: No such file"):
         read_files(path)
 

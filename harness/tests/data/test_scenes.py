@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import subprocess
 import sys
 from itertools import pairwise
@@ -31,7 +32,8 @@ def digest(n: int, seed: int) -> str:
 
 def test_images_are_the_same_in_every_process() -> None:
     """Python's built-in hash differs between processes, so no seed may depend on it."""
-    code = "from harness.tests.data.test_scenes import digest; print(digest(12, 7))"
+    imports = "import hashlib; import numpy as np; from harness.data.scenes import scenes"
+    code = f"{imports}\n{inspect.getsource(digest)}\nprint(digest(12, 7))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest(12, 7)
 

@@ -56,7 +56,7 @@ def test_a_scene_has_two_objects_and_belongs_to_the_test_split(index: int, seed:
 @pytest.mark.parametrize("size", SIZES)
 def test_objects_lie_inside_images_of_every_size(size: tuple[int, int]) -> None:
     width, height = size
-    for index in range(40):
+    for index in range(20):
         truth = varied_scene(index, 0)
         pixels = np.asarray(truth.render(size), dtype=float)
         assert pixels.shape == (height, width, 3)

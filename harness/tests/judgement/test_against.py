@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from harness.analysis.calibration import Calibration, Noise, RunNoise
 from harness.baselines.reference import reference_from_profile, stored_calibration
 from harness.baselines.store import write_baseline
 from harness.judgement.phases import phases_of
+from harness.judgement.weights import WeightParts
 from harness.models.vlm import Vlm
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile
@@ -24,15 +26,26 @@ from harness.tests.support.tuned_models import make_tuned_vlm
 N = 32
 
 
-def compare(measured: Vlm, other: Vlm) -> ModelComparison:
-    profiles = [tiny_profile(vlm, samples=N, batch_size=8) for vlm in (measured, other)]
-    return harness.compare_models(*profiles, weights=(harness.weight_parts(measured), harness.weight_parts(other)))
+def measured(vlm: Vlm) -> Profile:
+    return tiny_profile(vlm, samples=N, batch_size=8)
+
+
+@cache
+def base() -> tuple[Profile, WeightParts]:
+    """Return the profile and the weights of the tiny model with six layers; it is measured on the dataset `tiny`."""
+    vlm = tiny_vlm(layers=6)
+    return measured(vlm), harness.weight_parts(vlm)
+
+
+def compare_with_base(vlm: Vlm) -> ModelComparison:
+    profile, parts = base()
+    return harness.compare_models(measured(vlm), profile, weights=(harness.weight_parts(vlm), parts))
 
 
 @pytest.mark.usefixtures("tiny_data")
 @pytest.mark.parametrize("amount", [0.003, 2.0])
 def test_a_change_of_the_last_two_layers_is_located_there(amount: float) -> None:
-    comparison = compare(make_tuned_vlm(amount), tiny_vlm(layers=6))
+    comparison = compare_with_base(make_tuned_vlm(amount))
     numbers = comparison.numbers
     assert numbers.weights is not None
     assert (numbers.weights.layers, numbers.weights.others) == ((5, 6), ())
@@ -61,7 +74,7 @@ def test_a_change_of_the_last_two_layers_is_located_there(amount: float) -> None
 
 @pytest.mark.usefixtures("tiny_data")
 def test_a_model_compared_with_itself_has_no_differences() -> None:
-    numbers = compare(dataclasses.replace(tiny_vlm(layers=6), name="again"), tiny_vlm(layers=6)).numbers
+    numbers = compare_with_base(dataclasses.replace(tiny_vlm(layers=6), name="again")).numbers
     assert set(numbers.verdicts.values()) == {"reproduces"}
     assert [trace.exact_until for trace in numbers.traces] == [6, 6, 6]
     assert numbers.weights is not None
@@ -70,7 +83,7 @@ def test_a_model_compared_with_itself_has_no_differences() -> None:
 
 @pytest.mark.usefixtures("tiny_data")
 def test_models_of_different_depth_are_compared_by_relative_depth_only() -> None:
-    comparison = compare(dataclasses.replace(tiny_vlm(layers=8), name="deeper"), tiny_vlm(layers=6))
+    comparison = compare_with_base(dataclasses.replace(tiny_vlm(layers=8), name="deeper"))
     numbers = comparison.numbers
     assert (numbers.verdicts, numbers.traces, numbers.beyond_margin) == ({}, (), ())
     for side in (numbers.measured, numbers.other):
@@ -88,7 +101,7 @@ def test_models_of_different_depth_are_compared_by_relative_depth_only() -> None
 def test_a_changed_prompt_is_reported_first_and_samples_stay_paired() -> None:
     worded = dataclasses.replace(tiny_vlm(layers=6), name="worded")
     worded.processor.chat_template = worded.processor.chat_template.replace("USER:", "Human:")
-    comparison = compare(worded, tiny_vlm(layers=6))
+    comparison = compare_with_base(worded)
     lines = comparison.lines()
     assert lines[0] == "worded against tiny-llava on tiny: 32 samples, paired"
     assert lines[1] == (
@@ -125,7 +138,7 @@ def test_the_remedy_for_two_data_types_is_a_baseline_of_the_other_model() -> Non
 def test_a_bos_in_only_one_model_is_reported_first() -> None:
     bare = dataclasses.replace(tiny_vlm(layers=6), name="bare")
     bare.processor.chat_template = bare.processor.chat_template.removeprefix("<s>")
-    profiles = [tiny_profile(vlm, samples=N, batch_size=8) for vlm in (bare, tiny_vlm(layers=6))]
+    profiles = [measured(bare), base()[0]]
     assert [profile.declared["first_token"] for profile in profiles] == ["text", "BOS <s>, no text"]
     line = (
         "  the first token is text in bare, whose prompts have no BOS; in tiny-llava it is BOS <s>, no text: "

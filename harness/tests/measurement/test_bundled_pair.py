@@ -5,7 +5,7 @@ The tables of faults and harmless changes are in test_planted_faults.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from harness.tests.support.case_runs import ROOT, FaultPlugin
 from harness.tests.support.faults import swap_layers
 
 BASELINE = ROOT / "baselines" / "scenes-llava" / "scenes.json"
-FEW = 16
+FEW = 8
 CACHE = default_cache()  # resolved before pytester changes HOME, which would cause new downloads
 
 
@@ -48,29 +48,24 @@ def stored() -> Baseline:
     return read_baseline(BASELINE)
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
+@pytest.fixture(scope="module")
+def few(llava: Vlm) -> Iterator[Profile]:
+    """A profile of few samples, measured on one thread in small batches."""
     before = torch.get_num_threads()
-    yield torch.set_num_threads
+    torch.set_num_threads(1)
+    yield measure(llava, "scenes", controls=(), samples=FEW, batch_size=4)
     torch.set_num_threads(before)
 
 
-def test_another_batch_size_on_one_thread_reproduces_the_baseline(
-    llava: Vlm, stored: Baseline, threads: Callable[[int], None]
-) -> None:
-    threads(1)
-    assert_reproduces(measure(llava, "scenes", controls=(), samples=FEW, batch_size=4), stored)
-
-
-def assert_reproduces(profile: Profile, stored: Baseline) -> None:
-    """Assert that every verdict is `reproduces`; the adjusted curve of fewer samples is not compared."""
+def test_another_batch_size_on_one_thread_reproduces_the_baseline(few: Profile, stored: Baseline) -> None:
+    """The adjusted curve of fewer samples is not compared."""
     for family in FAMILIES.values():
-        for finding in compare(profile, stored, family).findings:
+        for finding in compare(few, stored, family).findings:
             assert finding.agreement.verdict == "reproduces", (finding.measure.name, finding.agreement)
-    assert compare_boundaries(profile, stored).verdict == "reproduces"
+    assert compare_boundaries(few, stored).verdict == "reproduces"
 
 
-@pytest.mark.parametrize("n", [8, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_pruned_hits_equal_dense_hits_on_scenes(llava: Vlm, n: int) -> None:
     samples = scenes(n, 1)
     size = len(llava.anatomy.unembedding.weight)
@@ -129,8 +124,14 @@ def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
 
 
 def test_exchanged_images_fail_the_suite_although_the_mean_is_unchanged(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, llava: Vlm, stored: Baseline
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, stored: Baseline
 ) -> None:
+    profiles: list[Profile] = []
+
+    def measure_and_keep(*arguments: Any, **options: Any) -> Profile:
+        profiles.append(measure(*arguments, **options))
+        return profiles[-1]
+
     def exchanged(n: int, seed: int, *_: object) -> list[Sample]:
         samples = scenes(n, seed)
         return [
@@ -139,15 +140,16 @@ def test_exchanged_images_fail_the_suite_although_the_mean_is_unchanged(
         ]
 
     monkeypatch.setitem(DATASETS, "scenes", Dataset("scenes", "exchanged", exchanged))
+    monkeypatch.setattr("harness.measurement.measure.measure", measure_and_keep)
     result = run_cases(pytester)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["E*the inputs changed: of 32 samples*", "E*32 other pixels*"])
-    profile = measure(llava, "scenes", controls=(), samples=32)
+    (profile,) = profiles
+    assert profile.n == 32
     baseline = stored.profile.select(profile.sample_ids)
     assert np.abs(profile["inter"].mean(0) - baseline["inter"].mean(0)).max() < 1e-5
     assert np.abs(profile["inter"] - baseline["inter"]).max() > 1e-3
 
 
-def test_the_stored_baselines_are_the_nearest_for_this_pair(llava: Vlm, stored: Baseline) -> None:
-    profile = measure(llava, "scenes", controls=(), samples=2)
-    assert find_baseline(Path(ROOT / "baselines"), profile).path == stored.path
+def test_the_stored_baselines_are_the_nearest_for_this_pair(few: Profile, stored: Baseline) -> None:
+    assert find_baseline(Path(ROOT / "baselines"), few).path == stored.path

@@ -28,8 +28,8 @@ from harness.tests.support.tiny import (
     try_separators,
 )
 
-N, BATCH, DRAWING_PASSES = 400, 8, 2
-WRONG = "tiny-217"
+N, BATCH, DRAWING_PASSES = 80, 8, 2
+WRONG = "tiny-57"
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_sample_with_nan_is_named_and_the_others_are_cached(
 def test_a_broken_image_is_named_and_the_other_samples_are_cached(
     fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
 ) -> None:
-    expected = measured(fresh_vlm, samples=224)
+    expected = measured(fresh_vlm, samples=64)
 
     def broken() -> Image.Image:
         raise DataError("photo.jpg is broken or truncated")
@@ -119,14 +119,14 @@ def test_a_broken_image_is_named_and_the_other_samples_are_cached(
     many(lambda sample: replace(sample, load_image=broken) if sample.id == WRONG else sample)
     with pytest.raises(
         SampleError,
-        match=f"1 of 224 samples cannot be measured: sample {WRONG}: photo.jpg is broken or truncated; the readings of "
-        "223 others are cached",
+        match=f"1 of 64 samples cannot be measured: sample {WRONG}: photo.jpg is broken or truncated; the readings of "
+        "63 others are cached",
     ):
-        measured(fresh_vlm, samples=224, cache=tmp_path)
-    assert count_readings(tmp_path) == 223
+        measured(fresh_vlm, samples=64, cache=tmp_path)
+    assert count_readings(tmp_path) == 63
     many(lambda sample: sample)
     passes = record_batch_sizes(fresh_vlm)
-    assert have_same_numbers(measured(fresh_vlm, samples=224, cache=tmp_path), expected)
+    assert have_same_numbers(measured(fresh_vlm, samples=64, cache=tmp_path), expected)
     assert passes == [2] * DRAWING_PASSES + [BATCH]
 
 
@@ -170,7 +170,7 @@ def test_a_measurement_stops_early_if_every_sample_is_nan(fresh_vlm: Vlm) -> Non
         return (args[0] * torch.nan if len(passes) > DRAWING_PASSES else args[0], *args[1:])
 
     fresh_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
-    with pytest.raises(SampleError, match=r"16 of 400 samples cannot be measured \(the rest were not tried\): sample "):
+    with pytest.raises(SampleError, match=r"16 of 80 samples cannot be measured \(the rest were not tried\): sample "):
         measured(fresh_vlm)
     assert passes == [2] * DRAWING_PASSES + [BATCH] * 2
 
@@ -203,20 +203,20 @@ def in_onednn() -> None:
 def test_out_of_memory_halves_the_batch_size_and_reports_it_once(
     fresh_vlm: Vlm, tmp_path: Path, shortage: Callable[[], Any]
 ) -> None:
-    expected = measured(fresh_vlm, samples=24, controls=("noise",))
+    expected = measured(fresh_vlm, samples=16, controls=("noise",))
     lines: list[str] = []
     limit_memory(fresh_vlm, 3, shortage)
     passes = record_batch_sizes(fresh_vlm)
-    small = measured(fresh_vlm, samples=24, controls=("noise",), cache=tmp_path, say=lines.append)
+    small = measured(fresh_vlm, samples=16, controls=("noise",), cache=tmp_path, say=lines.append)
     assert lines == [
         "tiny-llava: out of memory with batches of 8 samples, continuing with 4",
         "tiny-llava: out of memory with batches of 4 samples, continuing with 2",
     ]
-    assert passes == [2] * DRAWING_PASSES + [8, 4] + [2] * 24
+    assert passes == [2] * DRAWING_PASSES + [8, 4] + [2] * 16
     assert largest_difference(small, expected) < 1e-5
     assert np.array_equal(small["hits"], expected["hits"])
     passes.clear()
-    assert have_same_numbers(measured(fresh_vlm, samples=24, controls=("noise",), cache=tmp_path), small)
+    assert have_same_numbers(measured(fresh_vlm, samples=16, controls=("noise",), cache=tmp_path), small)
     assert passes == [2] * DRAWING_PASSES
 
 
@@ -233,10 +233,10 @@ def test_halved_batches_are_encoded_while_others_are_prefetched(
         if padding_strategy is PaddingStrategy.LONGEST:
             time.sleep(0.05)
 
-    expected = measured(fresh_vlm, samples=48)
+    expected = measured(fresh_vlm, samples=24)
     limit_memory(fresh_vlm, 1, on_the_cpu)
     monkeypatch.setattr(kind, "set_truncation_and_padding", set_padding_early)
-    assert largest_difference(measured(fresh_vlm, samples=48), expected) < 1e-5
+    assert largest_difference(measured(fresh_vlm, samples=24), expected) < 1e-5
 
 
 @pytest.mark.usefixtures("many")

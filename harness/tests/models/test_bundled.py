@@ -163,7 +163,7 @@ def test_left_padding_changes_no_logits(loaded: Loaded) -> None:
 @pytest.fixture(scope="module")
 def held_out_captions(model_and_processor: tuple[Any, Any]) -> tuple[list[Scene], list[str]]:
     """Held-out scenes and the captions that the model writes for them."""
-    held_out = [scene(index, 12345) for index in range(16)]
+    held_out = [scene(index, 12345) for index in range(8)]
     return held_out, write_captions(*model_and_processor, held_out)
 
 

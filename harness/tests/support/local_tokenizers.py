@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
 from transformers import AddedToken, BertTokenizer, LlamaTokenizer
 
@@ -26,7 +27,7 @@ TEMPLATE_PIECES = ("▁US", "ER", "▁A", "SS", "IST", "ANT", "▁Des", "Des", "
 
 def llama_tokenizer(added: Sequence[str], pad: str, bos: str = "<s>", unk: str = "<unk>") -> LlamaTokenizer:
     """Return a Llama tokenizer of 32,000 pieces with byte fallback and BOS; `added` follow from id 32,000 on."""
-    pieces = list(itertools.islice(dict.fromkeys(_llama_pieces()), LLAMA_PIECES))
+    pieces = _llama_vocabulary()
     tokenizer = LlamaTokenizer(
         vocab={piece: index for index, piece in enumerate(pieces)},
         merges=[(piece[:-1], piece[-1]) for piece in pieces[pieces.index(f"▁{WORDS[0]}") :]],
@@ -49,6 +50,11 @@ def qformer_tokenizer() -> BertTokenizer:
     tokenizer = BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, truncation_side="left")
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     return tokenizer
+
+
+@cache
+def _llama_vocabulary() -> tuple[str, ...]:
+    return tuple(itertools.islice(dict.fromkeys(_llama_pieces()), LLAMA_PIECES))
 
 
 def _llama_pieces() -> Iterator[str]:
