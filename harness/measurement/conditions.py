@@ -101,7 +101,7 @@ def calibrate(
         other = vlm
         if run.dtype or run.device:
             other = load(run.dtype or profile.environment.dtype, run.device or profile.environment.device)
-        with _attention(other, run.attention), _threads(run.threads):
+        with attention_implementation(other, run.attention), _threads(run.threads):
             again = measure(
                 other,
                 profile.dataset,
@@ -130,7 +130,7 @@ def calibrate(
 
 
 @contextlib.contextmanager
-def _attention(vlm: Vlm, implementation: str | None) -> Iterator[None]:
+def attention_implementation(vlm: Vlm, implementation: str | None) -> Iterator[None]:
     """Set the decoder's attention implementation inside the block."""
     if implementation is None:
         yield

@@ -42,6 +42,12 @@ def with_block(text: str, name: str, content: str) -> str:
     return f"{text[: text.index(begin)]}{begin}\n\n{content.strip()}\n\n{text[text.index(end) :]}"
 
 
+def block_of(text: str, name: str) -> str:
+    """Return the content of a block of a page; empty if the page has no such block."""
+    content = re.search(f"<!-- {name}: begin -->(.*?)<!-- {name}: end -->", text, re.DOTALL)
+    return content[1].strip() if content else ""
+
+
 def rewrite_block(program: str, name: str, content: str, arguments: Sequence[str] | None = None) -> int:
     """Write a block into the page that the command line names, or print it if none is named.
 

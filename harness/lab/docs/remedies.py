@@ -70,5 +70,7 @@ REMEDIES = {
         "PageBlockError": "Restore the two markers of the generated block in the page.",
         "UnavailableError": "None: the cell of the table has this text.",
         "ResultsError": "Make the file of results again with the command of the page.",
+        "RunLogError": "Make the log again with `python -m harness.lab.unchanged --json FILE`.",
+        "UnchangedRunError": "Run the variation in the message again; the line behind it is the error of its process.",
     },
 }

@@ -50,7 +50,8 @@ def report(outcome: SimulationOutcome, page: Path | None, command: str) -> int:
     print(f"{outcome.seconds:.0f} s, {outcome.cpu_seconds:.0f} s of processor time")
     if page is not None:
         try:
-            write_atomically(page, error_rates_page(outcome, command).encode())
+            previous = page.read_text(encoding="utf-8") if page.exists() else ""
+            write_atomically(page, error_rates_page(outcome, command, previous).encode())
         except OSError as error:
             raise PhaseError(f"{page} cannot be written: {error.strerror}; choose another path with --write.") from None
         print(f"wrote {page}")

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from harness.analysis.mean_difference import Verdict
 from harness.judgement import regression
-from harness.lab.docs.pages import padded_table
+from harness.lab.docs.pages import block_of, padded_table
 from harness.lab.simulation import populations
 from harness.lab.simulation.rates import POPULATIONS, share_interval
 from harness.lab.simulation.simulation_run import REQUIRED_SHARE, SimulationOutcome, is_required
@@ -86,11 +86,18 @@ def requirement_lines(outcome: SimulationOutcome) -> list[str]:
     return lines
 
 
-def error_rates_page(outcome: SimulationOutcome, command: str) -> str:
-    """Return the page in Markdown; `command` is the command line that reproduces it."""
+def error_rates_page(outcome: SimulationOutcome, command: str, previous: str = "") -> str:
+    """Return the page in Markdown.
+
+    Args:
+        outcome: the results of the simulation.
+        command: the command line that reproduces it.
+        previous: the page that it replaces, whose block of real runs it keeps.
+    """
     data = {
         "outcome": outcome,
         "command": command,
+        "real_runs": block_of(previous, "real-runs") or "No real run is recorded yet.",
         "populations": populations,
         "regression": regression,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -79,6 +79,10 @@ def test_the_page_states_command_seed_and_versions(outcome: SimulationOutcome, t
     alarmed = replace(outcome, unpaired=replace(outcome.unpaired, alarmed=1, lines=("suite 0, shallow: text",)))
     assert "The false alarms:\n\n- suite 0, shallow: text\n" in error_rates_page(alarmed, COMMAND)
     assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
+    # Real runs are measured by another program.
+    path.write_text(page.replace("No real run is recorded yet.", "0 alarms in 20 real runs"), encoding="utf-8")
+    assert report(outcome, path, COMMAND) == 0
+    assert "0 alarms in 20 real runs\n" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Real runs with nothing changed: their verdicts are false alarms of the decision rule."""
