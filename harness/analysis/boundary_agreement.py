@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy import stats
 
 from harness.analysis.agreement import combine_verdicts
 from harness.analysis.curves import FloatArray, cluster_means
 from harness.analysis.margins import boundary_margins
 from harness.analysis.mean_difference import ALPHA_EQUIVALENT, Sides, Verdict, samples_to_decide
+from harness.analysis.quantiles import normal_upper
 from harness.analysis.turning_points import (
     DRAWS,
     best_direction,
@@ -170,7 +170,7 @@ def _shift(
         unknown = (float("nan"), float("nan"))
         return BoundaryShift(*number, Verdict.INCONCLUSIVE, *layers, effect, unknown, margin, None)
     spread = float(finite.std())
-    half_width = float(stats.norm.isf(alpha / 2)) * spread
+    half_width = normal_upper(alpha / 2) * spread
     low, high = outer_quantiles(finite, alpha / 2)
     low, high = min(low, effect - half_width), max(high, effect + half_width)
     near_low, near_high = outer_quantiles(finite, ALPHA_EQUIVALENT)
@@ -182,7 +182,7 @@ def _shift(
     else:
         verdict = Verdict.INCONCLUSIVE
         gap = abs(abs(effect) - margin)
-        reach = half_width if abs(effect) > margin else float(stats.norm.isf(ALPHA_EQUIVALENT)) * spread
+        reach = half_width if abs(effect) > margin else normal_upper(ALPHA_EQUIVALENT) * spread
         # The interval of a turning point on a plateau shrinks faster, so this estimate is an upper bound.
         needed = samples_to_decide(n, gap, reach)
     return BoundaryShift(*number, verdict, *layers, effect, (low, high), margin, needed)

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from harness.analysis.agreement import combine_verdicts
 from harness.analysis.curves import CurveSummary, FloatArray
@@ -24,6 +23,7 @@ from harness.analysis.monotone import (
     judge_presence,
     reversal_margin,
 )
+from harness.analysis.quantiles import student_upper
 from harness.analysis.segments import BoundedRises, Rises, bounded_rises, declared_prominence
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import best_direction, turning_points
@@ -182,7 +182,7 @@ class _Change:
         varies = difference.standard_error > 0.0
         df = float(difference.df[varies].min()) if varies.any() else difference.n - 1.0
         critical = simultaneous_bound(difference.covariance, df, alpha_diff, pairs=(rises.first, rises.last))
-        single = float(stats.t.isf(ALPHA_EQUIVALENT, df))
+        single = student_upper(ALPHA_EQUIVALENT, df)
         return cls(rises, critical * rises.standard_error, single * rises.standard_error, least)
 
     def between(self, layers: tuple[int, int], direction: int) -> tuple[float, tuple[float, float]]:

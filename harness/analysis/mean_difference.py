@@ -7,10 +7,10 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from harness.analysis.curves import BoolArray, Clusters, CurveSummary, FloatArray, as_curves, summarise
 from harness.analysis.margins import MIN_PAIRS
+from harness.analysis.quantiles import student_upper
 from harness.analysis.simultaneous import simultaneous_bound
 
 #: Error of "equivalent", one-sided.
@@ -190,7 +190,7 @@ class MeanDifference:
         """Return the verdict, the layers that differ and the layers that are equivalent."""
         size, error = np.abs(self.difference), self.standard_error
         differs = size - critical * error > margins
-        equivalent = size + stats.t.isf(ALPHA_EQUIVALENT, self.df) * error < margins
+        equivalent = size + student_upper(ALPHA_EQUIVALENT, self.df) * error < margins
         if differs.any():
             return Verdict.DIFFERS, differs, equivalent
         return Verdict.EQUIVALENT if equivalent.all() else Verdict.INCONCLUSIVE, differs, equivalent
@@ -217,7 +217,7 @@ class MeanDifference:
         _, differs, equivalent = self.decide(critical, margins)
         verdict = self.guarded_verdict(critical, margins, guard)
         size = np.abs(self.difference)
-        reach = -critical if verdict is Verdict.DIFFERS else stats.t.isf(ALPHA_EQUIVALENT, self.df)
+        reach = -critical if verdict is Verdict.DIFFERS else student_upper(ALPHA_EQUIVALENT, self.df)
         layer = int(np.argmax(size + reach * error - margins))
         effect, width = float(self.difference[layer]), float(critical * error[layer])
         inconclusive = verdict is Verdict.INCONCLUSIVE

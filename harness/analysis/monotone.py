@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy import stats
 
 from harness.analysis.curves import CurveSummary, FloatArray
+from harness.analysis.quantiles import student_upper
 from harness.analysis.segments import Rises, single_rise
 from harness.analysis.simultaneous import simultaneous_bound
 
@@ -96,7 +96,7 @@ def judge_monotonicity(
         inside.covariance, inside.df, alphas[0], pairs=(rises.first, rises.last), two_sided=False
     )
     lower = drop - critical * rises.standard_error
-    upper = drop + float(stats.t.isf(alphas[1], inside.df)) * rises.standard_error
+    upper = drop + student_upper(alphas[1], inside.df) * rises.standard_error
     violated = bool((lower > margin).any())
     verdict = Monotonicity.INCONCLUSIVE
     if violated:

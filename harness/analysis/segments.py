@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from harness.analysis.curves import BoolArray, CurveSummary, FloatArray, IntArray, summarise
+from harness.analysis.quantiles import student_upper
 from harness.analysis.simultaneous import simultaneous_bound
 
 MIN_PROMINENCE, PROMINENCE_SHARE = 0.01, 0.10
@@ -92,7 +92,7 @@ def single_rise(
         ValueError: as in `summarise`.
     """
     ends = summarise(rows[:, [first, last]])
-    reach = float(stats.t.isf(alpha / 2, ends.df)) if critical is None else critical
+    reach = student_upper(alpha / 2, ends.df) if critical is None else critical
     return float(ends.mean[1] - ends.mean[0]), reach * float(Rises.from_summary(ends).standard_error[0]), ends.n
 
 

@@ -8,9 +8,10 @@ from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from harness.analysis.curves import FloatArray, IntArray, matrix_product
+from harness.analysis.quantiles import student_upper
 
 _SEED = 20_241_100
 _MOST_DRAWS, _LEAST_DRAWS, _NUMBERS, _TAIL = 4096, 1024, 500_000, 512
@@ -117,10 +118,10 @@ def _computed_bound(
     factor = factor[varies] / norm[varies, None]
     sides = 2.0 if two_sided else 1.0
     count = len(factor)
-    single = float(stats.t.isf(alpha / sides, df))
+    single = student_upper(alpha / sides, df)
     if count <= 1:
         return single
-    bonferroni = float(stats.t.isf(alpha / sides / count, df))
+    bonferroni = student_upper(alpha / sides / count, df)
 
     selected_layers, grid_points, drawn, generator = _drawn(seed, count, factor.shape[1])
     selected_rows = factor[selected_layers]

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from harness.analysis.curves import FloatArray
 
@@ -100,8 +100,9 @@ def median_with_interval(values: npt.ArrayLike) -> tuple[float, tuple[float, flo
     if n == 0 or not np.isfinite(ordered).all():
         raise ValueError(f"a median needs finite values, not {ordered.tolist()}.")
     # At most `excluded` values fall outside on either side: P(Binomial(n, 1/2) <= excluded) on each.
-    excluded = max(0, int(stats.binom.ppf((1.0 - CONFIDENCE) / 2.0, n, 0.5)) - 1)
-    coverage = float(max(0.0, 1.0 - 2.0 * stats.binom.cdf(excluded, n, 0.5)))
+    tails = special.bdtr(np.arange(n + 1), n, 0.5)
+    excluded = max(0, int(np.searchsorted(tails, (1.0 - CONFIDENCE) / 2.0)) - 1)
+    coverage = max(0.0, 1.0 - 2.0 * float(tails[excluded]))
     return float(np.median(ordered)), (float(ordered[excluded]), float(ordered[n - 1 - excluded])), coverage
 
 

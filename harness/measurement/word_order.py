@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy import special
 
 from harness.data.sample import Sample
 from harness.measurement.batch_size import AdaptiveBatchSize
@@ -102,10 +102,16 @@ def word_order_scores(profile: Profile) -> dict[str, Score]:
     tables = np.array([[[matching[a], mismatched[a]], [mismatched[b], matching[b]]] for a, b in items])
     scores = {}
     for name, right in winoground_scores(tables).items():
-        interval = binomtest(int(right.sum()), len(items)).proportion_ci(CONFIDENCE)
-        share = float(right.mean())
-        scores[name] = Score(share, float(interval.low), float(interval.high), CHANCE[name], len(items))
+        low, high = _share_interval(int(right.sum()), len(items))
+        scores[name] = Score(float(right.mean()), low, high, CHANCE[name], len(items))
     return scores
+
+
+def _share_interval(hits: int, items: int) -> tuple[float, float]:
+    """Return the exact interval of a share by Clopper and Pearson (1934)."""
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low = float(special.betaincinv(hits, items - hits + 1, tail)) if hits else 0.0
+    return low, float(special.betaincinv(hits + 1, items - hits, 1.0 - tail)) if hits < items else 1.0
 
 
 def _items(clusters: Sequence[str]) -> list[list[int]]:
