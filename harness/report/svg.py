@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+from fontTools import subset
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -27,6 +29,8 @@ _SETTINGS: dict[str, Any] = {
     "pdf.fonttype": 42,
     "text.parse_math": False,
 }
+# Tables by which a program lays out text. A PDF states the position of every glyph.
+_LAYOUT_TABLES = ("GDEF", "GPOS", "GSUB", "MATH", "kern")
 
 
 @contextmanager
@@ -49,20 +53,41 @@ def to_svg(figure: Figure) -> str:
 
 
 def to_png(figure: Figure) -> bytes:
-    """Return the figure as a PNG at 300 dpi."""
+    """Return the figure as a PNG at 300 dpi, compressed by runs, which suits drawings and is twice as fast."""
     buffer = io.BytesIO()
     with figure_settings():
-        figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+        figure.savefig(
+            buffer, format="png", dpi=PNG_DPI, metadata={"Software": None}, pil_kwargs={"compress_type": zlib.Z_RLE}
+        )
     return buffer.getvalue()
 
 
 def to_pdf(figure: Figure) -> bytes:
     """Return the figure as a PDF with embedded fonts and the same bytes in every run."""
     buffer = io.BytesIO()
-    with figure_settings():
+    with figure_settings(), _fonts_without_layout():
         metadata = {"CreationDate": None, "Creator": None, "Producer": None}
         figure.savefig(buffer, format="pdf", metadata=metadata)
     return buffer.getvalue()
+
+
+@contextmanager
+def _fonts_without_layout() -> Iterator[None]:
+    """Let matplotlib embed fonts without layout tables, whose reduction takes most of the time of a PDF."""
+    load = subset.load_font
+
+    def load_font(*args: Any, **options: Any) -> Any:
+        font = load(*args, **options)
+        for table in _LAYOUT_TABLES:
+            if table in font:
+                del font[table]
+        return font
+
+    subset.load_font = load_font
+    try:
+        yield
+    finally:
+        subset.load_font = load
 
 
 def inline(svg: str, name: str, alternative: str) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,19 +43,24 @@ from harness.report.outcomes import PairOutcome, pair_outcomes
 from harness.report.page import PAGE_IDS, PageFigure, PairPage, SampleSection, render_page
 from harness.report.panels import OverlaidCurves, marks_by_measure
 from harness.report.phase_diagram import Band
+from harness.report.print_files import PrintFiles
 from harness.report.record import report_record
-from harness.report.svg import figure_settings, inline, to_pdf, to_png, to_svg
+from harness.report.svg import figure_settings, inline, to_svg
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import FileNames, short_name
 from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
 
+_MANY_PAIRS = 3
+
 
 class _ReportWriter:
     """Builds the sections of the page and writes each figure as SVG, PNG and PDF, with its numbers as CSV."""
 
-    def __init__(self, findings: SessionResults, record: Mapping[str, Any], directory: Path) -> None:
-        self._findings, self._record, self._directory = findings, record, directory
+    def __init__(
+        self, findings: SessionResults, record: Mapping[str, Any], directory: Path, printed: PrintFiles
+    ) -> None:
+        self._findings, self._record, self._directory, self._printed = findings, record, directory, printed
         self._names = FileNames(set(PAGE_IDS))
 
     def pair(self, outcome: PairOutcome) -> PairPage:
@@ -130,11 +136,9 @@ class _ReportWriter:
         with figure_settings():
             figure, table, areas = draw()
         svg = with_hover(to_svg(figure), figure, areas)
-        files = {
-            "csv": table.to_csv().encode(), "svg": svg.encode(), "png": to_png(figure), "pdf": to_pdf(figure)
-        }  # fmt: skip
-        for ending, content in files.items():
-            write_atomically(self._directory / f"{name}.{ending}", content, durable=False)
+        self._printed.add(name, figure)
+        for ending, content in {"csv": table.to_csv(), "svg": svg}.items():
+            write_atomically(self._directory / f"{name}.{ending}", content.encode(), durable=False)
         return PageFigure(name, inline(svg, name, alternative), caption, kind)
 
     def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> SampleSection:
@@ -193,10 +197,14 @@ def write_report(
     """
     record = report_record(findings, comparisons) if record is None else record
     write_atomically(directory / "phase.json", dump(record), durable=False)
-    report = _ReportWriter(findings, record, directory / "figures")
     outcomes = pair_outcomes(findings)
-    pairs = list(map(report.pair, outcomes))
-    content = render_page(findings, pairs, list(report.common_figures(outcomes)), record, comparisons)
+    # To start the processes takes longer than to convert the figures of a pair or two.
+    with PrintFiles(0 if len(outcomes) < _MANY_PAIRS else os.cpu_count() or 1) as printed:
+        report = _ReportWriter(findings, record, directory / "figures", printed)
+        pairs = list(map(report.pair, outcomes))
+        content = render_page(findings, pairs, list(report.common_figures(outcomes)), record, comparisons)
+        for name, file in printed.files():
+            write_atomically(directory / "figures" / name, file, durable=False)
     index = directory / "index.html"
     write_atomically(index, content.encode(), durable=False)
     return index
