@@ -114,3 +114,18 @@ def test_an_index_is_built_once_and_released_with_its_tokenizer(monkeypatch: pyt
     del tokenizer
     gc.collect()
     assert reference() is None
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_all_entries_are_decoded_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    size = len(tokenizer)
+    texts = tokenizer.batch_decode([[entry] for entry in range(size)])
+    with monkeypatch.context() as patch:
+        # Its rows pass through Python, which takes half a second for a large tokenizer.
+        patch.setattr(type(tokenizer), "batch_decode", None)
+        index = Vocabulary(tokenizer, size)._index
+    special = set(tokenizer.all_special_ids)
+    spelled = [(text.strip().lower(), entry) for entry, text in enumerate(texts) if entry not in special]
+    by_spelling = {word: [entry for text, entry in spelled if text == word] for word, _ in spelled if word.isalpha()}
+    assert index.by_spelling == by_spelling
