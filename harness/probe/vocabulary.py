@@ -79,7 +79,7 @@ def _index_of(tokenizer: Any, size: int) -> _Index:
 def _texts(tokenizer: Any, size: int) -> Sequence[str]:
     entries = [[entry] for entry in range(min(size, len(tokenizer)))]
     # transformers decodes row by row in Python, fourteen times as slowly; it only removes spaces before punctuation.
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if hasattr(backend, "decode_batch"):
         return list(backend.decode_batch(entries, skip_special_tokens=False))
     return list(tokenizer.batch_decode(entries))
