@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import pkgutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 # pytester drops modules that a run imports first; these do not survive it.
 import fontTools.subset  # noqa: F401
 import hypothesis
 import pytest
+import torch
 import transformers.models.llama.modeling_llama  # noqa: F401
 
+import harness
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.interface import PYTEST, PYTHON, use
@@ -31,6 +37,40 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("harness")
+
+# Programs, and the tests themselves: no run of pytest imports them.
+NOT_IN_RUNS = ("harness.tests", "harness.lab", "harness.releases", "harness.__main__")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Distribute the tests by file if `--dist` is not given, so that a file's fixtures are made once."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "loadfile"
+
+
+def pytest_configure() -> None:
+    """Divide the cores among the workers of pytest-xdist, for torch here and in subprocesses."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        torch.set_num_threads(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def pytest_collection_finish() -> None:
+    freeze_objects()
+
+
+def pytest_unconfigure() -> None:
+    # Extension modules report objects that are frozen at exit as leaks.
+    gc.unfreeze()
+
+
+def freeze_objects() -> None:
+    """Hide all present objects from the garbage collector, which each inner run calls, so that it scans few."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +95,21 @@ def words_of_pytest(request: pytest.FixtureRequest) -> Iterator[None]:
     before = use(PYTHON if request.path.parent.name == "command" else PYTEST)
     yield
     use(before)
+
+
+@pytest.fixture(scope="session")
+def imported_harness() -> None:
+    """Import all modules that runs of pytest use, because pytester drops those that a run imports first."""
+    for module in pkgutil.walk_packages(harness.__path__, "harness."):
+        if not module.name.startswith(NOT_IN_RUNS):
+            import_module(module.name)
+    freeze_objects()
+
+
+@pytest.fixture
+def pytester(imported_harness: None, pytester: pytest.Pytester) -> pytest.Pytester:
+    """The fixture of pytest, with the harness imported."""
+    return pytester
 
 
 @pytest.fixture(scope="session")
