@@ -22,11 +22,12 @@ from harness.data.sample import Dataset, Sample
 from harness.interface import PYTEST, PYTHON, use
 from harness.models.vlm import Vlm
 from harness.tests.support.case_runs import cases, recorded
+from harness.tests.support.drawings import svg_only
 from harness.tests.support.hub_model import empty_hub, hub, hub_cache, unlist
 from harness.tests.support.projects import project
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
-__all__ = ["cases", "empty_hub", "hub", "hub_cache", "project", "recorded", "unlist"]
+__all__ = ["cases", "empty_hub", "hub", "hub_cache", "project", "recorded", "svg_only", "unlist"]
 
 hypothesis.settings.register_profile(
     "harness",
@@ -47,6 +48,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Distribute the tests by file if `--dist` is not given, so that a file's fixtures are made once."""
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "loadfile"
+        # Files with few tests, which would come last, are often the slow ones.
+        config.option.loadscopereorder = False
 
 
 def pytest_configure() -> None:

@@ -21,6 +21,7 @@ def directories(recorded: Cases) -> tuple[str, ...]:
     return ("--baselines", str(recorded.baselines), "--cache", str(recorded.cache))
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_measure_judges_the_pair_and_leaves_no_files(
     directories: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

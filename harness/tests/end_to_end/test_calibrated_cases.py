@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 import harness.measurement.conditions
+from harness.analysis.power import DRAWS, RECALL_DRAWS
 from harness.data.datasets import DATASETS
 from harness.measurement.conditions import CalibrationRun
+from harness.run import power_gate
 from harness.tests.support.case_runs import REGRESSION, Cases, find_arrays
 
 INTER = ("-k", "test_inter_similarity")
@@ -38,7 +41,14 @@ def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.measurement.conditions, "calibration_runs", lambda profile, batch_size: runs)
 
 
-@pytest.mark.usefixtures("without_bfloat16")
+@pytest.fixture
+def few_simulated_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of the simulated runs, whose shares of 0 and 1 these tests need, not their precision."""
+    monkeypatch.setattr(power_gate, "curve_power", partial(power_gate.curve_power, draws=DRAWS // 4))
+    monkeypatch.setattr(power_gate, "recall_power", partial(power_gate.recall_power, draws=RECALL_DRAWS // 4))
+
+
+@pytest.mark.usefixtures("without_bfloat16", "few_simulated_runs")
 def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
     samples = ("--phase-samples", "160")
     first = cases.run(*REGRESSION, *INTER, *samples, "--phase-update-new")
@@ -59,7 +69,7 @@ def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
     again.assert_outcomes(passed=2)
 
 
-@pytest.mark.usefixtures("without_bfloat16")
+@pytest.mark.usefixtures("without_bfloat16", "few_simulated_runs")
 def test_samples_with_inconclusive_recall_suffice_for_regression_only(
     recorded: Cases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

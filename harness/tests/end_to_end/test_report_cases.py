@@ -51,6 +51,7 @@ def test_a_run_writes_page_figures_and_record(recorded: Cases, folder: Path) -> 
     assert str(folder.parent) not in page
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_the_page_names_the_first_changed_layer_and_the_changes(recorded: Cases, folder: Path) -> None:
     written = ("--phase-report", "report", "--phase-markdown", "summary.md")
     result = recorded.run(*REGRESSION, *written, plugins=(FaultPlugin(swap_layers(3)),))
@@ -67,6 +68,7 @@ def test_the_page_names_the_first_changed_layer_and_the_changes(recorded: Cases,
     assert "differs here" in page
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_the_page_compares_two_models(recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.models.registry import MODELS, ModelEntry
@@ -85,6 +87,7 @@ def test_the_page_compares_two_models(recorded: Cases, folder: Path, monkeypatch
     assert (folder / "figures" / "tiny-llava-tiny-against-other.svg").is_file()
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_an_unmeasured_pair_is_listed_with_the_reason(
     recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,6 +126,7 @@ def joined(result: pytest.RunResult) -> str:
     return " ".join(result.stdout.str().split())
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_an_unknown_sample_id_fails_the_run(recorded: Cases, folder: Path) -> None:
     alone = recorded.run(*REGRESSION, "--phase-draw", "tiny-1")

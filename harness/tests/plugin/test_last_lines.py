@@ -91,6 +91,7 @@ def test_quiet_output_keeps_changes_and_written_files(recorded: Cases) -> None:
     updated.stdout.fnmatch_lines(["  wrote *tiny.json (changed)", "record *out.json", "PHASES OK: 1 baseline written*"])
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_the_last_line_is_red_if_the_run_fails_without_a_failed_test(recorded: Cases) -> None:
     result = recorded.run(*ONE, "--color=yes", "--phase-draw", "no-such-sample", "--phase-report", "page")
     assert result.ret == pytest.ExitCode.TESTS_FAILED

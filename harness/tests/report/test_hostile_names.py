@@ -54,6 +54,7 @@ def assert_ids_unique(text: str) -> None:
     assert set(links) <= set(ids)
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.parametrize(
     "models",
     [
@@ -79,6 +80,7 @@ def test_two_models_never_share_a_figure(tmp_path: Path, models: tuple[str, str]
     assert len(set(anchors)) == 2
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.parametrize("model", ["NUL", "aux.7b", "x" * 300, "\u7532" * 250])
 def test_a_name_that_is_invalid_for_files_still_gets_report_and_baseline(tmp_path: Path, model: str) -> None:
     profile = named(model, "s" * 5_000)
@@ -91,6 +93,7 @@ def test_a_name_that_is_invalid_for_files_still_gets_report_and_baseline(tmp_pat
     assert all(len(part.encode()) <= LONGEST_NAME for part in stored.path.relative_to(tmp_path).parts)
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_samples_with_similar_names_have_separate_figures(tmp_path: Path) -> None:
     samples = ("a/b", "a-b", "A-B", "a-b", "\u7532", "")
     text, files = report_of(tmp_path, named("m", *samples))
@@ -98,12 +101,22 @@ def test_samples_with_similar_names_have_separate_figures(tmp_path: Path) -> Non
     assert len({name.casefold() for name in files}) == (len(KINDS) * (2 + DRAWN + MAPS * len(samples)))
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_valid_names_are_used_unchanged_in_file_names(tmp_path: Path) -> None:
     text, files = report_of(tmp_path, named("llava-1.5-7b", "coco-42"))
     assert "llava-1.5-7b-curves-inter.svg" in files
     assert "llava-1.5-7b-curves-coco-42-picture.png" in files
     assert '<h2 id="pair-llava-1.5-7b-curves">' in text
     assert model_directory(tmp_path, "\u6a21\u578b-\u7532") == tmp_path / "\u6a21\u578b-\u7532"
+
+
+def test_unusual_names_are_drawn_in_every_format(tmp_path: Path) -> None:
+    names = ("\u6a21\u578b-\u7532", "a\u202eb", "x" * 300)
+    _, files = report_of(tmp_path, *(named(name, "s" * 5_000 + name) for name in names))
+    headers = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
+    for name in files:
+        content = (tmp_path / "report" / "figures" / name).read_bytes()
+        assert content.startswith(headers.get(Path(name).suffix[1:], b"")), name
 
 
 def test_the_ids_of_the_template_are_reserved() -> None:
@@ -125,6 +138,7 @@ def test_a_baseline_in_a_shared_directory_belongs_to_one_model(tmp_path: Path) -
     assert find_baseline(tmp_path, mine).profile.model == "LLaVA"
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_long_name_is_shortened_in_output_and_complete_in_the_record(tmp_path: Path) -> None:
     model = "x" * 300
     session = judge_profiles(tmp_path / "kept", named(model, "s" * 5_000))
@@ -145,6 +159,7 @@ def test_a_long_name_is_shortened_in_output_and_complete_in_the_record(tmp_path:
 HUGE = "x" * 48_000_000
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.parametrize(
     ("fields", "drawn"),
     [

@@ -201,6 +201,7 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
     assert "took 1.50 times the time of a plain one" in text
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_run_without_baseline_states_that_none_was_compared(tmp_path: Path) -> None:
     session = judge_profiles(tmp_path / "kept", synthetic_profile())
     session.verdicts[:] = [result for result in session.verdicts if result.kind == "replication"]
@@ -213,6 +214,7 @@ def test_a_run_without_baseline_states_that_none_was_compared(tmp_path: Path) ->
     assert "Open dots" not in text
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_the_answer_lists_the_first_changed_settings_and_the_provenance_all(tmp_path: Path) -> None:
     before = {"vision_feature_layer": -2, **{f"text_config.field_{index}": HOSTILE for index in range(8)}}
     after = {"vision_feature_layer": -1, **{f"text_config.field_{index}": index for index in range(8)}}
@@ -228,6 +230,7 @@ def test_the_answer_lists_the_first_changed_settings_and_the_provenance_all(tmp_
     assert len([content for _, content in page.texts if re.match(r"text_config\.field_\d: .* -> \d$", content)]) == 8
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_markup_in_data_is_escaped_on_the_page(tmp_path: Path) -> None:
     drawing = synthetic_drawing(HOSTILE, text=HOSTILE, captions=(HOSTILE, "a word"))
     profile = dataclasses.replace(
@@ -255,6 +258,7 @@ def test_markup_in_data_is_escaped_on_the_page(tmp_path: Path) -> None:
         assert re.fullmatch(r"[A-Za-z0-9._~-]+\.(svg|png|pdf|csv)", path.name)
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_winoground_scores_list_their_number_of_items(tmp_path: Path) -> None:
     made = synthetic_profile()
     arrays = {**made.arrays, "likelihood_own": np.zeros(made.n), "likelihood_other": np.full(made.n, -1.0)}

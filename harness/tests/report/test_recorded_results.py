@@ -21,7 +21,7 @@ from harness.report.recorded_comparison import recorded_comparison
 from harness.report.recorded_results import RecordError, read_record, recorded_results, report_from_record
 from harness.report.write import write_report
 from harness.storage.json_text import dump
-from harness.tests.support.drawings import synthetic_drawing
+from harness.tests.support.drawings import synthetic_drawing, without_raster_and_pdf
 from harness.tests.support.judged import judge_profiles, make_differing_profile
 from harness.tests.support.synthetic_profiles import CURVES, synthetic_profile
 
@@ -47,14 +47,16 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     findings = judge_profiles(folder / "kept", same, other, configuration=settings)
     (folder / "kept" / "known_differences.toml").write_text('[made-others]\nalignment = "measured so"\n')
-    write_report(findings, (), folder / "report")
+    with without_raster_and_pdf():
+        write_report(findings, (), folder / "report")
     return folder / "report"
 
 
 @pytest.fixture(scope="module")
 def again(report: Path) -> Path:
     """The report made from the record of the first one."""
-    index = report_from_record(report / "phase.json", report.parent / "again")
+    with without_raster_and_pdf():
+        index = report_from_record(report / "phase.json", report.parent / "again")
     assert index == report.parent / "again" / "index.html"
     return index.parent
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,15 @@ def tiny_vlm(
     width: int = 32,
     attention: str = "sdpa",
 ) -> Vlm:
+    # Initialising a model of transformers takes longer than copying one.
+    model, processor = copy.deepcopy(_tiny_model(seed, dtype, bias, layers, width, attention))
+    return Vlm("tiny-llava", model, processor, find_anatomy(model))
+
+
+@cache
+def _tiny_model(
+    seed: int, dtype: torch.dtype, bias: bool, layers: int, width: int, attention: str
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     tokenizer = tiny_tokenizer()
     processor = LlavaProcessor(
         pillow_processor("CLIPImageProcessor")(
@@ -117,8 +128,7 @@ def tiny_vlm(
             scale = 0.25 if parameter.ndim > 1 else 0.1
             offset = 1.0 if parameter.ndim == 1 and float(parameter.mean()) > 0.5 else 0.0
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale + offset)
-    model = model.to(dtype).eval().requires_grad_(False)
-    return Vlm("tiny-llava", model, processor, find_anatomy(model))
+    return model.to(dtype).eval().requires_grad_(False), processor
 
 
 def tiny_samples(n: int = 4) -> list[Sample]:
