@@ -45,8 +45,12 @@ NOT_IN_RUNS = ("harness.tests", "harness.lab", "harness.releases", "harness.__ma
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Distribute the tests by file if `--dist` is not given, so that a file's fixtures are made once."""
-    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+    """Distribute the quick tests by file if `--dist` is not given, so that a file's fixtures are made once.
+
+    The others are few and long, so they stay distributed one by one.
+    """
+    quick = config.option.markexpr.startswith("not faults")
+    if quick and getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "loadfile"
         # Files with few tests, which would come last, are often the slow ones.
         config.option.loadscopereorder = False
@@ -56,7 +60,7 @@ def pytest_configure() -> None:
     """Divide the cores among the workers of pytest-xdist, for torch here and in subprocesses."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        threads = max(1, torch.get_num_threads() // workers)
         torch.set_num_threads(threads)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 

@@ -89,14 +89,13 @@ def cases(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Cases:
 
 @pytest.fixture
 def recorded(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> Cases:
-    """The cases with a baseline of the tiny pair and its readings. They are recorded once and copied."""
+    """The cases with a baseline of the tiny pair, recorded once and copied, and a cache that all such tests share."""
     first = tmp_path_factory.getbasetemp() / "recorded-once"
+    cases.cache = first / "kept"
     if not first.exists():
         result = cases.run("--phase-update-new", *REGRESSION)
         assert result.ret == pytest.ExitCode.OK, result.stdout.str()
         shutil.copytree(cases.baselines, first / "stored")
-        shutil.copytree(cases.cache, first / "kept")
     else:
         shutil.copytree(first / "stored", cases.baselines)
-        shutil.copytree(first / "kept", cases.cache)
     return cases
