@@ -66,7 +66,9 @@ def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePosi
             fewer than two tokens of text or instruction; or the tokenizer has no character offsets or does not decode
             to the instruction.
     """
-    prompts = [write_prompt(processor, sample.instruction) for sample in samples]
+    # A batch usually has one instruction, and a foreign template is rendered in a process of its own.
+    written = {text: write_prompt(processor, text) for text in dict.fromkeys(sample.instruction for sample in samples)}
+    prompts = [written[sample.instruction] for sample in samples]
     inputs, received = call_processor(processor, samples, prompts)
     real = inputs["attention_mask"].bool()
     _refuse_padding(processor, inputs, real)

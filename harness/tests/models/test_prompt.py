@@ -14,7 +14,8 @@ from PIL import Image
 from transformers import LlavaProcessor
 
 from harness.data.sample import Sample
-from harness.models.prompts.chat import PromptError, prompt_text
+from harness.models.prompts import prompt
+from harness.models.prompts.chat import Prompt, PromptError, prompt_text, write_prompt
 from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.prompt import Batch, _row_ends, encode
 from harness.models.vlm import Vlm
@@ -189,6 +190,18 @@ def test_hashes_do_not_depend_on_the_batch(vlm: Vlm) -> None:
     together = compute_hashes(vlm, *samples)
     assert together == tuple(compute_hashes(vlm, one)[0] for one in samples)
     assert compute_hashes(vlm, *samples[::-1]) == together[::-1]
+
+
+def test_an_instruction_is_rendered_once_per_batch(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[str] = []
+
+    def counted(processor: Any, instruction: str) -> Prompt:
+        rendered.append(instruction)
+        return write_prompt(processor, instruction)
+
+    monkeypatch.setattr(prompt, "write_prompt", counted)
+    encode_instructions(vlm, "the red image", "the image ?", "the red image")
+    assert rendered == ["the red image", "the image ?"]
 
 
 def test_groups_move_to_a_device(vlm: Vlm) -> None:
