@@ -2,9 +2,9 @@
 
 The readings of a batch are a file `<cache>/readings/<key>/<digest>.npz`. The key is the hash of everything that a
 reading depends on except the sample; the digest is the hash of the readings' names. A name is the hash of a sample's
-inputs. Files are read once and their readings looked up by name, so a later run may compose its batches differently. A
-file is written atomically, and replaced only if it is damaged or outdated. Its checksum does not prevent forgery, so
-readings are used only if no other user can have written them.
+inputs. A run that composes its batches differently looks the readings up by name in all files of the key. A file is
+written atomically, and replaced only if it is damaged or outdated. Its checksum does not prevent forgery, so readings
+are used only if no other user can have written them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.errors import PhaseError
 from harness.interface import option_text
-from harness.measurement.reading_files import alike, packed, unpacked
+from harness.measurement.reading_files import Row, alike, packed, unpacked
 from harness.storage.file_names import text_digest
 from harness.storage.files import remove_abandoned_parts, unwritable_reason, write_atomically
 from harness.storage.json_text import dump
@@ -35,6 +35,8 @@ _READINGS = "readings"
 _MOST_NAMED = 5
 _MOST_BYTES = 1 << 32
 _FILE = re.compile(r"[0-9a-f]{32}\.npz")
+# Files whose readings stay in memory: two windows of batches, within which a longer run may sort its samples anew.
+_MOST_RECENT = 16
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -85,7 +87,8 @@ class ReadingCache:
         self._failed_writes, self._reason, self._prepared = 0, "", False
         self._exposed: str | None = None
         self._closed_to_others = False
-        self._rows: dict[str, Mapping[str, Any]] = {}
+        self._recent: dict[Path, Mapping[str, Row]] = {}
+        self._files: dict[str, Path] = {}
         self._outdated: set[str] = set()
         self._seen: set[str] = set()
         self._cached: set[str] = set()
@@ -108,16 +111,18 @@ class ReadingCache:
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
         """Return the readings of all `names`; None if one is absent, damaged or outdated.
 
-        The first call reads all files of the key. A later call for an absent reading reads files that other processes
-        have added.
+        Args:
+            names: the names of a batch. Its own file is read first; without it, all files of the key are searched.
         """
         if self._folder is None or self._is_exposed():
             return None
-        if not self._rows.keys() >= set(names):
-            self._read_new_files(self._folder)
-        self._cached.update(self._rows.keys() & names)
-        self.contradicted |= any(name in self._outdated and name not in self._rows for name in names)
-        return [dict(self._rows[name]) for name in names] if self._rows.keys() >= set(names) else None
+        rows = self._read_file(self._folder / _file_name(names))
+        if not rows.keys() >= set(names):
+            self._find_new_files(self._folder)
+            rows = {name: row for name in names if (row := self._find(name)) is not None}
+        self._cached.update(rows.keys() & names)
+        self.contradicted |= any(name in self._outdated and name not in rows for name in names)
+        return [dict(rows[name]) for name in names] if rows.keys() >= set(names) else None
 
     def read_one(self, name: str) -> dict[str, Any] | None:
         """Return the reading `name`; None if it is absent, damaged or outdated."""
@@ -135,13 +140,12 @@ class ReadingCache:
         if self._folder is None or self._is_exposed():
             return
         for part in alike(zip(names, rows, strict=True)):
-            digest = text_digest(json.dumps([*part]), 32)
-            content = packed(part, self._witness, f"{self._address}/{digest}")
+            path = self._folder / _file_name([*part])
+            content = packed(part, self._witness, f"{self._address}/{path.stem}")
             try:
                 self._prepare(self._folder)
                 if self._exposed:
                     return
-                path = self._folder / f"{digest}.npz"
                 if path in self._damaged:
                     # Removed first, because replacing a file preserves its permissions.
                     path.unlink(missing_ok=True)
@@ -150,7 +154,8 @@ class ReadingCache:
                 self._report_failed_write(self._folder, len(part), error)
                 continue
             self._seen.add(path.name)
-            self._rows.update(part)
+            self._recent.pop(path, None)
+            self._files.update(dict.fromkeys(part, path))
             self._cached.update(part)
 
     def close(self) -> None:
@@ -163,8 +168,12 @@ class ReadingCache:
                 "later runs measure them again"
             )
 
-    def _read_new_files(self, folder: Path) -> None:
-        """Read all files that this process has neither read nor written; of equal names the newest file counts."""
+    def _find(self, name: str) -> Row | None:
+        path = self._files.get(name)
+        return None if path is None else self._read_file(path).get(name)
+
+    def _find_new_files(self, folder: Path) -> None:
+        """Note the readings of files that this process has not written or noted; of equal names the newest counts."""
         try:
             with os.scandir(folder) as entries:
                 new = [entry for entry in entries if _FILE.fullmatch(entry.name) and entry.name not in self._seen]
@@ -176,26 +185,34 @@ class ReadingCache:
             return
         for entry in new:
             self._seen.add(entry.name)
-            self._read_file(folder / entry.name)
+            path = folder / entry.name
+            self._files.update(dict.fromkeys(self._read_file(path), path))
 
-    def _read_file(self, path: Path) -> None:
+    def _read_file(self, path: Path) -> Mapping[str, Row]:
+        """Return the readings of a file by name; empty if it is absent, damaged or outdated."""
+        if path in self._recent:
+            return self._recent[path]
         try:
             content = read_private(path, _MOST_BYTES, closed_to_others=self._closed_to_others)
             rows, witness = unpacked(content, f"{self._address}/{path.stem}")
         except FileNotFoundError:
-            return
+            return {}
         except OSError as error:
             self._report_damaged(path, f"{'cannot be read' if error.errno else 'is not used'} ({error.strerror})")
+            return {}
         except (ValueError, LookupError) as error:
             self._report_damaged(path, f"is damaged ({error})")
             # A run that composes its batches differently would not replace it.
             with contextlib.suppress(OSError):
                 path.unlink()
-        else:
-            if witness.shape == self._witness.shape and np.abs(witness - self._witness).max() <= self._tolerance:
-                self._rows.update(rows)
-            else:
-                self._outdated.update(rows)
+            return {}
+        if witness.shape != self._witness.shape or not np.abs(witness - self._witness).max() <= self._tolerance:
+            self._outdated.update(rows)
+            return {}
+        self._recent[path] = rows
+        if len(self._recent) > _MOST_RECENT:
+            del self._recent[next(iter(self._recent))]
+        return rows
 
     def _prepare(self, folder: Path) -> None:
         """Before the first write, remove remains of killed writes and write the key file."""
@@ -249,3 +266,7 @@ class ReadingCache:
             self._damaged.add(path)
             if len(self._damaged) <= _MOST_NAMED:
                 self._say(f"the file of cached readings {path} {problem}: they are measured again")
+
+
+def _file_name(names: Sequence[str]) -> str:
+    return f"{text_digest(json.dumps([*names]), 32)}.npz"

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,20 @@ def reading(tmp_path: Path) -> Path:
     open_store(tmp_path / "cache").write(["one"], [ROW])
     (path,) = tmp_path.rglob("*.npz")
     return path
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files of readings that are read, in order."""
+    names: list[str] = []
+
+    def counted(path: Path, *args: Any, **options: Any) -> bytes:
+        content = read_private(path, *args, **options)
+        names.append(path.name)
+        return content
+
+    monkeypatch.setattr(reading_cache, "read_private", counted)
+    return names
 
 
 def cache_directory(path: Path) -> Path:
@@ -88,40 +103,35 @@ def test_a_file_under_the_name_or_key_of_another_is_not_used(reading: Path) -> N
     ]
 
 
-def test_a_batch_is_one_file_and_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_store(tmp_path).write(NAMES[:5], [ROW] * 5)
-    open_store(tmp_path).write(NAMES[5:], [ROW] * 3)
-    assert {path.name for path in tmp_path.rglob("*.npz")} == {file_of(*NAMES[:5]), file_of(*NAMES[5:])}
-    reads: list[str] = []
-
-    def counted(path: Path, *args: Any, **options: Any) -> bytes:
-        reads.append(path.name)
-        return read_private(path, *args, **options)
-
-    monkeypatch.setattr(reading_cache, "read_private", counted)
+def test_a_batch_is_one_file_and_is_read_once(tmp_path: Path, reads: list[str]) -> None:
+    batches = [NAMES[:3], NAMES[3:6], NAMES[6:]]
+    for names in batches:
+        open_store(tmp_path).write(names, [ROW] * len(names))
+    files = [file_of(*names) for names in batches]
+    assert {path.name for path in tmp_path.rglob("*.npz")} == {*files}
     store = open_store(tmp_path)
+    assert [len(store.read(names) or ()) for names in batches[1:]] == [3, 2]
+    assert reads == files[1:], "the files of other batches are not read"
     # Another run composes its batches differently.
+    reads.clear()
+    store = open_store(tmp_path)
     for names in (NAMES[::2], NAMES[1::2], [*NAMES[:2], "absent"], ["absent"]):
         rows = store.read(names)
         assert rows is None if "absent" in names else all(map(is_stored_row, rows or [None]))
-    assert sorted(reads) == sorted([file_of(*NAMES[:5]), file_of(*NAMES[5:])])
+    assert sorted(reads) == sorted(files)
 
 
-def test_rows_of_other_fields_or_shapes_are_files_of_their_own(tmp_path: Path) -> None:
-    rows = [ROW, {"block": np.arange(3)}, {"block": np.arange(4)}, ROW]
-    names = ["one", "lens-block", "longer", "two"]
-    open_store(tmp_path).write(names, rows)
-    assert {path.name for path in tmp_path.rglob("*.npz")} == {
-        file_of("one", "two"),
-        file_of("lens-block"),
-        file_of("longer"),
-    }
+def test_the_readings_of_many_files_do_not_fill_the_memory(tmp_path: Path) -> None:
+    row, names = {"means": np.zeros(2**17)}, [f"{number}" for number in range(40)]
+    for first in range(0, 40, 2):
+        open_store(tmp_path).write(names[first : first + 2], [row] * 2)
     store = open_store(tmp_path)
-    for name, row in zip(names, rows, strict=True):
-        stored = store.read_one(name)
-        assert stored is not None
-        assert stored.keys() == row.keys()
-        assert all(np.array_equal(stored[field], row[field], equal_nan=field == "gaps") for field in row)
+    tracemalloc.start()
+    try:
+        assert all(store.read_one(name) is not None for name in reversed(names))
+        assert tracemalloc.get_traced_memory()[0] < 36 * row["means"].nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_new_files_of_another_process_are_read_when_a_reading_is_absent(tmp_path: Path) -> None:
@@ -165,20 +175,18 @@ def test_a_damaged_file_loses_its_readings_alone_and_is_removed(tmp_path: Path) 
 
 
 def test_readings_of_an_earlier_format_are_neither_read_nor_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr(reading_cache, "FORMAT", reading_cache.FORMAT - 1)
         open_store(tmp_path).write(["one"], [ROW])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     assert len(before) == 2
-    read: list[Path] = []
-    monkeypatch.setattr(reading_cache, "read_private", lambda path, *_, **__: read.append(path))
     lines: list[str] = []
     store = open_store(tmp_path, lines)
     assert store.read(["one"]) is None
     store.write(["one"], [ROW])
-    assert (read, lines) == ([], [])
+    assert (reads, lines) == ([], [])
     assert {path: path.read_bytes() for path in before} == before
     assert len([*tmp_path.rglob("*.*")]) == 4
 
