@@ -45,9 +45,10 @@ class LiveCounts:
 
 def count_live(vlm: Vlm) -> LiveCounts:
     gc.collect()
+    objects = gc.get_objects()
     return LiveCounts(
-        tensors=sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()),
-        objects=len(gc.get_objects()),
+        tensors=sum(issubclass(type(thing), torch.Tensor) for thing in objects),
+        objects=len(objects),
         hooks=sum(len(getattr(module, kind)) for module in vlm.model.modules() for kind in _HOOKS),
         threads=psutil.Process().num_threads(),
         cache_sizes=module_level_sizes(),
