@@ -5,6 +5,7 @@ A shape that also appears without the image is no evidence of fusion.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,13 +54,26 @@ class CurveDifference:
     n: int
 
 
-def difference_rows(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | None = None) -> FloatArray:
+def difference_rows(
+    x: npt.ArrayLike,
+    control: npt.ArrayLike,
+    clusters: Clusters | None = None,
+    samples: Sequence[int] | None = None,
+) -> FloatArray:
     """Return real minus control as independent rows (clusters, points) of curves (samples, points).
+
+    Args:
+        x: a curve, one row per sample.
+        control: the same curve under a control.
+        clusters: one label per sample.
+        samples: the index of the sample of each row of the control; None if it has the rows of `x`.
 
     Raises:
         ValueError: as in `cluster_means`, or the shapes differ.
     """
     real, other = np.asarray(x, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    if samples is not None:
+        real, clusters = real[samples], None if clusters is None else [clusters[row] for row in samples]
     if real.shape != other.shape:
         raise ValueError(
             f"a control of shape {other.shape} does not have the same samples as a curve of shape {real.shape}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +29,8 @@ class PhaseReading:
 
     `rows` holds `inter`, `image`, `text` and `recall` as independent rows (n, points), each sorted separately. `recall`
     is missing if it was not measured, and `no_recall` states why. `control_differences` holds, per control, the first
-    three minus the control's. `recall_chance_difference` is recall minus the recall of another sample's words, None if
-    that was not measured.
+    three minus the control's on its samples. `recall_chance_difference` is recall minus the recall of another sample's
+    words, None if that was not measured.
     """
 
     rows: Mapping[str, FloatArray]
@@ -90,6 +90,7 @@ def read_phases(
     controls: Mapping[str, Mapping[str, npt.ArrayLike]] | None = None,
     recall_chance: npt.ArrayLike | None = None,
     no_recall: str = "",
+    control_rows: Mapping[str, Sequence[int]] | None = None,
 ) -> PhaseReading:
     """Return the phase boundaries, the confirmed segments and the rows for judging the claims.
 
@@ -100,9 +101,10 @@ def read_phases(
         recall: LogitLens recall per sample, same shape; None if it was not measured.
         clusters: one label per sample.
         alpha: error of each bound; bounds on the inter-modal curve hold for all pairs of layers at once.
-        controls: `inter`, `image` and `text` per control, for the same samples.
+        controls: `inter`, `image` and `text` per control, for the same samples or those in `control_rows`.
         recall_chance: recall of another sample's words, for the same samples.
         no_recall: why recall was not measured.
+        control_rows: per control, the index of the sample of each of its rows.
 
     Raises:
         ValueError: as in `summarise`, or shapes differ, or there are too few points for four segments.
@@ -127,7 +129,7 @@ def read_phases(
         alpha=alpha,
         control_differences={
             control: {
-                name: difference_rows(curves[name], control_curves[name], clusters)
+                name: difference_rows(curves[name], control_curves[name], clusters, (control_rows or {}).get(control))
                 for name in ("inter", "image", "text")
             }
             for control, control_curves in (controls or {}).items()

@@ -235,12 +235,14 @@ def write_baseline(
 
 
 def is_summary_of(baseline: Baseline, profile: Profile, *, numbers_only: bool = False) -> bool:
-    """Return True if the profile's summary equals the stored one, to the six digits of the JSON.
-
-    With `numbers_only` the environment, the weights and the revision may differ.
-    """
+    """Return True if the profile's summary equals the stored one to six digits; `numbers_only` ignores provenance."""
     content, shown = read_json(baseline.path), _shown(profile)
-    names = ("samples", *mean_curves(profile)) if numbers_only else shown
+    stored_counts = content.get("control_samples", dict.fromkeys(content["controls"], content["samples"]))
+    for control, count in shown["control_samples"].items():
+        # Means over more samples than those of this run cannot be compared, and need no replacement.
+        if stored_counts.get(control, 0) > count:
+            del content["controls"][control], shown["controls"][control]
+    names = ("samples", "means", "controls") if numbers_only else shown.keys() - {"control_samples"}
     return all(content.get(name) == shown[name] for name in names)
 
 
@@ -252,13 +254,14 @@ def shown_measures(profile: Profile) -> tuple[str, ...]:
 
 
 def mean_curves(profile: Profile) -> dict[str, Any]:
-    """Return the means over the samples as JSON types: `means` by measure, `controls` by control and curve."""
+    """Return `means` by measure, `controls` (means by control and curve) and `control_samples` (counts) for JSON."""
     return {
         "means": {name: round_numbers(profile[name].mean(0)) for name in shown_measures(profile)},
         "controls": {
             control: {name: round_numbers(array.mean(0)) for name, array in curves.items()}
             for control, curves in profile.controls.items()
         },
+        "control_samples": {control: len(profile.samples_of(control)) for control in profile.controls},
     }
 
 

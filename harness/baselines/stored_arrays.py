@@ -30,7 +30,12 @@ def pack_samples(profile: Profile) -> bytes:
         for control, curves in profile.controls.items()
         for name, array in curves.items()
     }
-    return _npz({**names, **profile.arrays, **controls})
+    samples = {
+        f"{control}{_SEPARATOR}{_SAMPLES}": np.array(profile.samples_of(control))
+        for control in profile.controls
+        if profile.samples_of(control) != profile.sample_ids
+    }
+    return _npz({**names, **profile.arrays, **controls, **samples})
 
 
 def pack_summary(profile: Profile) -> bytes:
@@ -60,6 +65,7 @@ def unpack_profile(content: Mapping[str, Any], arrays: bytes) -> Profile:
     with np.load(io.BytesIO(arrays), allow_pickle=False) as stored:
         stored_arrays = {name: stored[name] for name in stored.files}
     controls: dict[str, dict[str, Array]] = {}
+    control_samples: dict[str, tuple[str, ...]] = {}
     if stored_form(content) is Form.SUMMARY:
         n = int(stored_arrays["rows"])
         # The ids contain a character that no sample's id has.
@@ -79,6 +85,9 @@ def unpack_profile(content: Mapping[str, Any], arrays: bytes) -> Profile:
                     raise KeyError(name)
         for name in [name for name in stored_arrays if _SEPARATOR in name]:
             control, curve = name.split(_SEPARATOR)
+            if curve == _SAMPLES:
+                control_samples[control] = tuple(str(item) for item in stored_arrays.pop(name))
+                continue
             controls.setdefault(control, {})[curve] = stored_arrays.pop(name)
     return Profile(
         content["model"],
@@ -89,6 +98,7 @@ def unpack_profile(content: Mapping[str, Any], arrays: bytes) -> Profile:
         environment=Environment(**content["environment"]),
         weights=content["weights"],
         controls=controls,
+        control_samples=control_samples,
         revision=content.get("revision", ""),
         # Baselines of earlier versions have no configuration.
         configuration=content.get("configuration", {}),
@@ -111,6 +121,8 @@ def stored_form(content: Mapping[str, Any]) -> Form:
 
 # The separator between control and curve in the names of arrays.
 _SEPARATOR = "."
+# The ids of a control's samples, stored beside its curves if they are not all samples.
+_SAMPLES = "sample_ids"
 _NAMES = ("sample_ids", "clusters", "token_hashes", "pixel_hashes")
 
 

@@ -29,6 +29,8 @@ CONTROLS: Mapping[str, str] = MappingProxyType(
         "blank": "a uniform grey picture of the same size, through the vision tower",
     }
 )
+#: The most samples of the noise control by default. More would narrow intervals that decide no verdict.
+CONTROL_SAMPLES = 64
 _GREY = (128, 128, 128)
 
 

@@ -50,6 +50,7 @@ def phase_reading(profile: Profile) -> PhaseReading:
         controls=profile.controls,
         recall_chance=None if profile.no_recall else profile[chance_measure(CLAIM_RECALL)],
         no_recall=profile.no_recall,
+        control_rows={control: profile.control_rows(control) for control in profile.controls},
     )
 
 
@@ -123,7 +124,7 @@ def confirmed_segment_counts(rises: BoundedRises, spread: float) -> dict[str, in
 def _control(profile: Profile, control: str) -> dict[str, Any]:
     """Return the turning points and segments of the inter-modal curve of a control."""
     curve = as_floats(profile.controls[control]["inter"])
-    summary = summarise(curve, profile.clusters)
+    summary = summarise(curve, [profile.clusters[row] for row in profile.control_rows(control)])
     mean, rises = summary.mean, bounded_rises(summary)
     segments = confirm_segments(rises, declared_prominence(mean))
     return {"turning_points": list(turning_points(mean, 4)), **_segments(mean, rises, segments)}
@@ -149,8 +150,6 @@ def segment_counts(mean: FloatArray) -> dict[str, int]:
 def claim_record(claim: Claim) -> dict[str, Any]:
     """Return a claim as JSON types."""
     parts, curves = ([_plain(asdict(item)) for item in items] for items in (claim.parts, claim.curve_differences))
-    for item in (*(difference for part in parts for difference in part["control_differences"]), *curves):
-        del item["n"]
     return {
         "verdict": str(claim.verdict),
         "decisive": claim.decisive.name,

@@ -1,4 +1,4 @@
-"""Samples that are recorded in full for figures, with all self-checks of a measurement."""
+"""The first samples of a measurement with all self-checks, and samples that are recorded in full for figures."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ from harness.probe.separators import exclude_separators
 from harness.profile.pair import Pair
 from harness.profile.profile import Drawing
 
-# Number of first samples that every measurement records in full.
+# Number of first samples that every measurement checks, and records in full for figures.
 DRAWN = 2
+# Without figures the dense lens decodes only the ends of so many equal parts of the depth. A block learned from them
+# leaves as few tokens open as a block learned from all residual points.
+_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class FirstSamples:
-    """The first samples of a plan, recorded in full: their readings, drawings and lens block.
+    """The first samples of a plan: their readings, lens block and text of BOS, and their drawings if requested.
 
     `plan` excludes the samples refused so far; `reported` holds the ids whose exclusion was reported before.
     """
@@ -47,13 +50,21 @@ class FirstSamples:
     reported: frozenset[str]
     readings: Readings
     block: tuple[int, ...]
+    bos: str
     drawings: tuple[Drawing, ...]
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The samples with readings."""
+        return self.plan.samples[: len(self.readings.similarity)]
 
 
 def measure_first_samples(
-    vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callable[[str], None]
+    vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callable[[str], None], *, drawings: bool
 ) -> FirstSamples:
-    """Record the first samples that the processor accepts; exclude the refused samples before them.
+    """Measure and check the first samples that the processor accepts; exclude the refused samples before them.
+
+    With `drawings` they are recorded in full.
 
     Raises:
         MeasureError: fewer than two samples remain.
@@ -73,8 +84,13 @@ def measure_first_samples(
                     "and run again"
                 )
         try:
-            measured = adaptive_size.run(lambda size: measure_in_full(vlm, plan, slice(0, size)))  # noqa: B023
-            return FirstSamples(plan, reported, *measured)
+            return adaptive_size.run(
+                lambda size: FirstSamples(
+                    plan,  # noqa: B023 - called at once
+                    reported,
+                    *measure_checked(vlm, plan, slice(0, size), in_full=drawings),  # noqa: B023
+                )
+            )
         except UnevenPromptsError:
             if adaptive_size.size == 1:
                 raise
@@ -86,22 +102,33 @@ def measure_first_samples(
             plan = plan.without(refused)
 
 
-def collect_drawings(vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Collection[str]) -> tuple[Drawing, ...]:
-    """Return the drawings of the first samples and of the samples whose ids are in `wanted`."""
+def collect_drawings(
+    vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Collection[str], *, first: bool
+) -> tuple[Drawing, ...]:
+    """Return the drawings of the samples whose ids are in `wanted` and, with `first`, of the first samples."""
     drawn = {drawing.sample_id: drawing for drawing in drawings}
     return tuple(
-        drawn.get(sample.id) or measure_in_full(vlm, plan, slice(index, index + 1))[2][0]
+        drawn.get(sample.id) or measure_checked(vlm, plan, slice(index, index + 1), in_full=True)[-1][0]
         for index, sample in enumerate(plan.samples)
-        if index < DRAWN or sample.id in wanted
+        if (first and index < DRAWN) or sample.id in wanted
     )
 
 
-def measure_in_full(vlm: Vlm, plan: Plan, rows: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
-    """Measure samples with the dense lens and all self-checks; return readings, lens block and drawings."""
+def measure_checked(
+    vlm: Vlm, plan: Plan, rows: slice, *, in_full: bool
+) -> tuple[Readings, tuple[int, ...], str, tuple[Drawing, ...]]:
+    """Measure samples with all self-checks; return readings, lens block, the text of BOS and drawings.
+
+    The pruned lens is compared with the dense lens: `in_full` at all residual points, which gives the drawings, else at
+    five of them.
+    """
     samples = plan.samples[rows]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     parts = plan.part(range(*rows.indices(len(plan.samples))))
-    task = LensTask(parts, (), dense=True)
+    points = sorted({round(vlm.anatomy.depth * part / _PARTS) for part in range(_PARTS + 1)})
+    if in_full:
+        points = list(range(vlm.anatomy.depth + 1))
+    task = LensTask(parts, (), dense=True, points=() if in_full else tuple(points))
     with collect_placeholder_masks(vlm.model) as masks:
         dense = observe(vlm, batch, samples, task, checking=True)
     if not any(bool(mask.any()) for mask in masks):
@@ -122,8 +149,11 @@ def measure_in_full(vlm: Vlm, plan: Plan, rows: slice) -> tuple[Readings, tuple[
         witness_tolerance(vlm.dtype) if vlm.device.type == "cpu" else max(1e-3, witness_tolerance(vlm.dtype)),
         lambda: observe(vlm, batch, samples).similarity,
     )
-    check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
-    return pruned, block, tuple(_drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))
+    assert pruned.hits is not None
+    ids = [sample.id for sample in samples]
+    check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits[:, points], ids, points)
+    drawings = tuple(_drawing(vlm, batch, dense, samples, row) for row in range(len(samples))) if in_full else ()
+    return pruned, block, _bos(vlm.processor.tokenizer, batch, 0), drawings
 
 
 def _refuse_blind(vlm: Vlm, batch: Batch, samples: Sequence[Sample], readings: Readings) -> None:

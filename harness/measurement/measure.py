@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.datasets import find_dataset
-from harness.data.sample import CONTROLS, Dataset, Sample, Source, left_out_lines, with_grey_image
-from harness.errors import did_you_mean
-from harness.measurement.arrays import cosines_between_samples, curve_arrays, measured_arrays, stacked_rows
-from harness.measurement.batches import BatchRunner, SampleError
+from harness.data.sample import CONTROL_SAMPLES, Dataset, Source, left_out_lines
+from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows
+from harness.measurement.batches import BatchRunner
+from harness.measurement.control_curves import (
+    ControlCurves,
+    ControlRequest,
+    declared_controls,
+    measure_control,
+    requested_controls,
+)
 from harness.measurement.drawn_samples import FirstSamples, collect_drawings, measure_first_samples
 from harness.measurement.plan import MeasureError, Plan, plan_measurement
 from harness.measurement.progress import Progress
@@ -38,24 +43,22 @@ from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import KS, LensTask
-from harness.probe.noise import noise_seed, replace_features_by_noise
 from harness.probe.observation import Readings
 from harness.probe.separators import SEPARATOR_POLICY, has_separators
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile.configuration import read_configuration
 from harness.profile.environment import environment, weight_hashes
 from harness.profile.pair import Pair
-from harness.profile.profile import AS_TEXT, Array, Drawing, Profile
-from harness.storage.file_names import text_digest
+from harness.profile.profile import AS_TEXT, Array, Profile
 
 
 @dataclass(frozen=True, slots=True)
 class _Observed:
-    """The plan without refused samples, with readings per sample, curves per control and word-order likelihoods."""
+    """The plan without refused samples, with readings per sample, controls and word-order likelihoods."""
 
     plan: Plan
     rows: Sequence[dict[str, Array]]
-    controls: Mapping[str, Mapping[str, Array]]
+    controls: Mapping[str, ControlCurves]
     word_order: Mapping[str, Array]
 
 
@@ -68,8 +71,10 @@ def measure(
     seed: int = 0,
     batch_size: int = 8,
     controls: str | Sequence[str] | None = None,
+    control_samples: int = CONTROL_SAMPLES,
     control_seed: int = 0,
     word_order: bool = True,
+    drawings: bool = True,
     draw: Collection[str] = (),
     cache: Path | None = None,
     source: Source | None = None,
@@ -94,10 +99,13 @@ def measure(
         batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
         controls: one or more names of `data.sample.CONTROLS` to measure on the same samples; None measures all, but
             none for a dataset for regression only.
+        control_samples: number of samples, the first ones, for the noise control; no cluster is divided. The blank
+            control has all samples, because equal prompts run once.
         control_seed: the seed of the noise.
         word_order: True to measure Winoground's scores if the dataset has items of two images and two captions; this
             costs four forward passes per item.
-        draw: ids of samples to record in full besides the first two, for figures; unknown ids are ignored.
+        drawings: True to record the first two samples in full, for figures; this takes seconds.
+        draw: ids of further samples to record in full; unknown ids are ignored.
         cache: directory of cached readings, from which an interrupted run continues; None disables the cache.
         source: location of the files of a dataset on disk; None uses its environment variable, or the hub's cache.
         device: as in `Vlm.load`, which loads a named model; a loaded model stays on its device.
@@ -110,8 +118,8 @@ def measure(
 
     Raises:
         LookupError: there is no model or dataset of that name.
-        MeasureError: fewer than two samples remain, the batch size is below 1, a control is unknown, or an argument is
-            about loading and the model is loaded.
+        MeasureError: fewer than two samples remain, the batch size is below 1, a control is unknown or on fewer
+            than two samples, or an argument is about loading and the model is loaded.
         SampleError: some samples cannot be read or give NaN; the message names them, and the others are cached.
         MemoryShortageError: memory runs out with one sample per batch.
         ReadingCacheError: the cache does not exist and cannot be created.
@@ -128,20 +136,20 @@ def measure(
     if batch_size < 1:
         raise MeasureError(f"batch size {batch_size}: at least one sample per forward pass is needed")
     data = find_dataset(dataset)
-    if controls is None:
-        controls = () if data.regression_only else tuple(CONTROLS)
-    controls = (controls,) if isinstance(controls, str) else controls
-    if unknown := [control for control in controls if control not in CONTROLS]:
-        similar = did_you_mean(unknown[0], CONTROLS)
-        raise MeasureError(f"unknown control {unknown[0]!r}; known controls: {', '.join(CONTROLS)}{similar}")
+    wanted = ControlRequest(requested_controls(controls, control_samples, data), control_samples, control_seed)
     source = source or data.source(download=download)
     plan = _plan(vlm, data, data.samples if samples is None else samples, seed, source, say)
-    start = measure_first_samples(vlm, plan, dataset, batch_size, say)
+    start = measure_first_samples(vlm, plan, dataset, batch_size, say, drawings=drawings)
     # Hashed after the first pass, because some quantised layers change their scales permanently in it.
     weights, checkpoint = weight_hashes(vlm.model)
     configuration = read_configuration(vlm, checkpoint)
-    key = reading_cache_key(vlm, weights, configuration, batch_size, start.plan.samples[: len(start.drawings)])
-    arguments = {"controls": controls, "control seed": control_seed, "word order": word_order}
+    key = reading_cache_key(vlm, weights, configuration, batch_size, start.samples)
+    arguments = {
+        "controls": wanted.names,
+        "control samples": control_samples,
+        "control seed": control_seed,
+        "word order": word_order,
+    }
     title = f"{vlm.name} on {dataset}"
     processes().require_same_settings(title, "began", lambda: measurement_settings(key, start.plan.samples, arguments))
     readings_cache = ReadingCache(cache, key, witness_row(start.readings), witness_tolerance(vlm.dtype), say)
@@ -150,13 +158,16 @@ def measure(
         progress = Progress(str(Pair(vlm.name, dataset)), bar=bar)
     runner = BatchRunner(vlm, readings_cache, batch_size=batch_size, progress=progress, say=say)
     with contextlib.closing(readings_cache), _report_interruption(readings_cache, title, say):
-        observed = _observe(runner, start, dataset, controls, control_seed, word_order and data.paired, say)
+        observed = _observe(runner, start, dataset, wanted, word_order and data.paired, say)
     if readings_cache.contradicted:
         say(f"{title}: cached readings do not match the current model; they were measured again")
-    drawings = collect_drawings(vlm, observed.plan, start.drawings, draw)
-    profile = _assemble(vlm, dataset, observed, drawings, weights, control_seed)
-    left_out = {**source.left_out, **observed.plan.excluded}
-    return replace(profile, left_out=left_out, configuration=configuration)
+    profile = _assemble(vlm, dataset, observed, start.bos, weights, control_seed)
+    return replace(
+        profile,
+        drawings=collect_drawings(vlm, observed.plan, start.drawings, draw, first=drawings),
+        left_out={**source.left_out, **observed.plan.excluded},
+        configuration=configuration,
+    )
 
 
 def _loaded(vlm: Vlm | str, loading: Mapping[str, Any], *, download: bool, cache: Path | None) -> Vlm:
@@ -185,8 +196,7 @@ def _observe(
     runner: BatchRunner,
     start: FirstSamples,
     dataset: str,
-    controls: Sequence[str],
-    control_seed: int,
+    wanted: ControlRequest,
     word_order: bool,
     say: Callable[[str], None],
 ) -> _Observed:
@@ -200,7 +210,7 @@ def _observe(
         task = LensTask(drawn_plan.part(indices), start.block)
         return observe(vlm, batch, [drawn_plan.samples[index] for index in indices], task)
 
-    runner.progress.expect(1 + len(set(controls)) + word_order)
+    runner.progress.expect(1 + len(wanted.names) + word_order)
     results = runner.read_samples(drawn_plan.samples, str(Pair(vlm.name, dataset)), cache_name, read)
     plan = drawn_plan.without({drawn_plan.samples[index].id: reason for index, reason in results.refused.items()})
     plan.require_two(dataset)
@@ -208,37 +218,9 @@ def _observe(
     rows = [row for row, sample in zip(results.rows, measured, strict=True) if sample.id not in plan.excluded]
     for line in left_out_lines(dataset, {id_: why for id_, why in plan.excluded.items() if id_ not in start.reported}):
         say(line)
-    curves = {name: _control_curves(runner, plan.samples, name, control_seed) for name in dict.fromkeys(controls)}
+    controls = {name: measure_control(runner, plan.samples, name, wanted) for name in wanted.names}
     inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
-    return _Observed(plan, rows, curves, likelihood_arrays(runner, plan.samples, inputs) if word_order else {})
-
-
-def _control_curves(runner: BatchRunner, samples: Sequence[Sample], control: str, seed: int) -> dict[str, Array]:
-    """Return the curves of `measures.CURVES` under a control, float32 (n, P) each, with one row per sample.
-
-    Prompts that become equal under a control run once, such as the same instruction with grey images of one size.
-    """
-    vlm, noisy = runner.vlm, control == "noise"
-    shown = samples if noisy else [with_grey_image(sample) for sample in samples]
-
-    def cache_name(index: int, hashes: InputHashes) -> str:
-        parts = control, f"{seed} {samples[index].id}" if noisy else "", hashes.tokens, hashes.pixels
-        return text_digest(json.dumps(parts), 32)
-
-    def read(batch: Batch, indices: Sequence[int]) -> Readings:
-        part = [shown[index] for index in indices]
-        with contextlib.ExitStack() as stack:
-            if noisy:
-                image = batch.groups.image.to(vlm.device)
-                seeds = [noise_seed(sample.id, seed) for sample in part]
-                stack.enter_context(replace_features_by_noise(vlm.anatomy, image, seeds))
-            return observe(vlm, batch, part, attention=False)
-
-    results = runner.read_samples(shown, f"{vlm.name}, {control}", cache_name, read, control)
-    if results.refused:
-        index, reason = next(iter(results.refused.items()))
-        raise SampleError(f"{vlm.name}, {control}: sample {shown[index].id}: {reason}; measure without this control")
-    return curve_arrays(stacked_rows(results.rows))
+    return _Observed(plan, rows, controls, likelihood_arrays(runner, plan.samples, inputs) if word_order else {})
 
 
 @contextlib.contextmanager
@@ -253,9 +235,7 @@ def _report_interruption(store: ReadingCache, title: str, say: Callable[[str], N
         raise
 
 
-def _assemble(
-    vlm: Vlm, dataset: str, observed: _Observed, drawings: tuple[Drawing, ...], weights: str, control_seed: int
-) -> Profile:
+def _assemble(vlm: Vlm, dataset: str, observed: _Observed, bos: str, weights: str, control_seed: int) -> Profile:
     plan, controls, stacked = observed.plan, observed.controls, stacked_rows(observed.rows)
     instructions = {sample.instruction for sample in plan.samples}
     return Profile(
@@ -275,7 +255,7 @@ def _assemble(
         declared={
             "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
             "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
-            "first_token": f"BOS {drawings[0].bos}, no text" if drawings[0].bos else AS_TEXT,
+            "first_token": f"BOS {bos}, no text" if bos else AS_TEXT,
             **({"template_date": date} if (date := template_date(vlm.processor)) else {}),
             **({"image_tokens": SEPARATOR_POLICY} if has_separators(vlm.model) else {}),
             **POLICY,
@@ -284,13 +264,13 @@ def _assemble(
             "chance_words": "those of the next sample of another cluster",
             **({"recall_left_out": plan.no_recall} if plan.no_recall else {}),
             "measurement": MEASUREMENT_VERSION,
-            "controls": {control: f"{CONTROLS[control]} (seed {control_seed})" for control in controls},
+            "controls": declared_controls(controls, control_seed, len(plan.samples)),
             **({"likelihood": LIKELIHOOD_POLICY} if observed.word_order else {}),
         },
         environment=environment(vlm.device, vlm.dtype, vlm.attention),
         weights=weights,
-        drawings=drawings,
         revision=vlm.revision,
-        controls=controls,
+        controls={name: control.curves for name, control in controls.items()},
+        control_samples={name: control.sample_ids for name, control in controls.items()},
         between_samples=cosines_between_samples(stacked),
     )

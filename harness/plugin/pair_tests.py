@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import nullcontext
 
 import pytest
@@ -11,12 +11,17 @@ from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
 from harness.plugin.collection_refusals import refuse_impossible
 from harness.plugin.fixtures import SESSION, is_worker, pair_of
+from harness.profile.pair import Pair
+from harness.run.options import Options
 
-_NO_REGRESSION = ("replication", "timing")
+_TIMING = "timing"
+_NO_REGRESSION = ("replication", _TIMING)
 
 
+# Last, because a model is timed with a pair that other hooks, -k and -m have left.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect replication and timing tests on datasets that are for regression only."""
+    """Deselect replication and timing tests on datasets for regression only, and times of a model's further pairs."""
     deselected = [
         item
         for item in items
@@ -24,9 +29,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         and find_dataset(pair.dataset).regression_only
         and any(map(item.get_closest_marker, _NO_REGRESSION))
     ]
+    pairs = {item: pair for item in items if item not in deselected and (pair := _timed_pair(item)) is not None}
+    if pairs:
+        timed = _timed_pairs(config.stash[SESSION].options, pairs.values())
+        deselected += [item for item, pair in pairs.items() if pair not in timed]
     if deselected:
         items[:] = [item for item in items if item not in deselected]
         config.hook.pytest_deselected(items=deselected)
+
+
+def _timed_pair(item: pytest.Item) -> Pair | None:
+    """Return the pair of a timing test, or None."""
+    return pair_of(item) if item.get_closest_marker(_TIMING) is not None else None
+
+
+def _timed_pairs(options: Options, pairs: Iterable[Pair]) -> set[Pair]:
+    """Return one pair per model: its first one, or its first one that is available on this machine."""
+    by_model: dict[str, list[Pair]] = {}
+    for pair in dict.fromkeys(pairs):
+        by_model.setdefault(pair.model, []).append(pair)
+    return {next((pair for pair in own if not options.unavailable(pair)[0]), own[0]) for own in by_model.values()}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -73,7 +95,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Count warnings of timed models like those of measured models."""
-    timed = item.get_closest_marker("timing") is not None and pair_of(item) is not None
+    timed = _timed_pair(item) is not None
     with item.config.stash[SESSION].results.warnings.recording() if timed else nullcontext():
         return (yield)
 

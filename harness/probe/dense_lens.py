@@ -22,11 +22,15 @@ _ROWS = 256
 
 
 class DenseLens:
-    """LogitLens for one batch, residual point by residual point, which decodes every image token."""
+    """LogitLens for one batch, residual point by residual point, which decodes every image token.
+
+    Its results have one entry per residual point, or per point of a task with `points`.
+    """
 
     def __init__(self, task: LensTask, image: torch.Tensor, unembedding: nn.Module, norm: Norm) -> None:
         """Prepare for a batch; the arguments are those of `Lens`, except that the unembedding may have any class."""
-        self._dense, self._head, self._norm = task.dense, unembedding, norm
+        self.dense, self._head, self._norm = task.dense, unembedding, norm
+        self._points, self._read_count = task.points, 0
         self._device = device_of(unembedding, image.device)
         self._positions, self._valid = padded_positions(image.to(self._device))
         self._words = TargetWords(task.references, self._device)
@@ -36,6 +40,9 @@ class DenseLens:
 
     def read(self, states: torch.Tensor) -> None:
         """Read one residual point from hidden states (batch, tokens, d), before the final norm."""
+        point, self._read_count = self._read_count, self._read_count + 1
+        if self._points and point not in self._points:
+            return
         index = self._positions.to(states.device).unsqueeze(-1).expand(-1, -1, states.shape[-1])
         image = states.gather(1, index).to(self._device)
         batch, tokens, width = image.shape
@@ -50,7 +57,7 @@ class DenseLens:
             decoded.append(entries)
         hit = torch.cat(hits).view(batch, tokens, -1, len(KS))
         self._hits.append((hit & self._valid.view(batch, tokens, 1, 1)).any(1))
-        if self._dense:
+        if self.dense:
             table = torch.cat(decoded).view(batch, tokens, -1)
             self._decoded.append(table.masked_fill(~self._valid.unsqueeze(-1), -1))
 

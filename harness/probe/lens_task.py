@@ -25,11 +25,15 @@ class References:
 
 @dataclass(frozen=True, slots=True)
 class LensTask:
-    """The words that the lens looks for and the block it uses; `dense` decodes every image token."""
+    """The words that the lens looks for and the block it uses; `dense` decodes every image token.
+
+    A dense task with `points` decodes only these residual points, in ascending order and with the last one.
+    """
 
     references: References
     block: tuple[int, ...]
     dense: bool = False
+    points: tuple[int, ...] = ()
 
 
 def learn_block(

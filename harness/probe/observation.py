@@ -50,8 +50,9 @@ class Readings:
     token's attention, (batch, L, 4), columns of `ShareReader`. Shares are zeros in layers without softmax attention;
     norm_shares also where the value vectors cannot be read. hits: words found by the lens, int (batch, P, 2, 2), for
     own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not requested are
-    None. The last three are for figures and exist only for a dense task: norm_rows (batch, L, tokens), and the entries
-    decoded at the image tokens (batch, P, image tokens, 5) and at the last token (batch, P, 5).
+    None. The last three are for figures and exist only for a dense task: norm_rows (batch, L, tokens), absent if it
+    has `points`, and the entries decoded at the image tokens (batch, P, image tokens, 5) and at the last token (batch,
+    P, 5).
     """
 
     similarity: FloatArray
@@ -198,7 +199,7 @@ class Observation:
             with self._unobserved_calls():
                 arrays["exit_agreement"] = self.lens.exit_agreement(model_logits)
                 arrays["hits"] = self.lens.hits()
-                if isinstance(self.lens, DenseLens) and self.drawing:
+                if isinstance(self.lens, DenseLens) and self.lens.dense:
                     arrays |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
         numbers: dict[str, Any] = _to_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
         # Before the checks, because a NaN fails all of them, and only this message names its sample and layer.
@@ -241,7 +242,8 @@ def observing(
         anatomy: the parts of the model.
         groups: token groups of the batch, on the model's device.
         sample_ids: names for messages, one per row of the batch.
-        lens: the words to look for; None omits LogitLens. A dense task also stores the arrays for figures.
+        lens: the words to look for; None omits LogitLens. A dense task also stores the decoded entries and, if it has
+            all points, the norms of every token.
         attention: True to read the last token's attention.
         checking: True to compare the readings with the model's own outputs (`self_checks`).
     """
@@ -249,7 +251,7 @@ def observing(
         anatomy=anatomy,
         groups=groups,
         lens=open_lens(lens, groups.image, anatomy.unembedding, anatomy.final_norm) if lens is not None else None,
-        drawing=lens is not None and lens.dense,
+        drawing=lens is not None and lens.dense and not lens.points,
         checks=AttentionCheck(anatomy.name) if checking and attention else None,
         sample_ids=sample_ids,
     )

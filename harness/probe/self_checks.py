@@ -222,8 +222,10 @@ def find_non_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[s
     return faults
 
 
-def check_same_hits(name: str, dense: Any, pruned: Any, sample_ids: Sequence[str]) -> None:
+def check_same_hits(name: str, dense: Any, pruned: Any, sample_ids: Sequence[str], points: Sequence[int]) -> None:
     """Assert that the pruned lens finds the words that the dense lens finds, (samples, points, 2, k) each.
+
+    `points` holds the numbers of the residual points.
 
     Raises:
         SelfCheckError: they differ; the message gives sample, point and both counts.
@@ -231,7 +233,7 @@ def check_same_hits(name: str, dense: Any, pruned: Any, sample_ids: Sequence[str
     if not np.array_equal(dense, pruned):
         index = tuple(np.argwhere(dense != pruned)[0])
         raise SelfCheckError(
-            f"{name}: at residual point {index[1]} of sample {sample_ids[index[0]]} the dense lens finds "
+            f"{name}: at residual point {points[index[1]]} of sample {sample_ids[index[0]]} the dense lens finds "
             f"{dense[index]} words and the pruned lens {pruned[index]}; report this as an error of the harness"
         )
 

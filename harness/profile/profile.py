@@ -68,7 +68,8 @@ class Profile:
     Arrays `words` and `chance_words`: the numbers of words sought, (n,). Without recall these four arrays are absent.
     Array `exit_agreement`: 0 or 1, (n, P).
 
-    `controls` holds the similarity curves of every measured control on the same samples.
+    `controls` holds the similarity curves of every measured control, float32 (m, P). `control_samples` holds the ids of
+    the m samples of a control, in the order of its rows; a control that is absent there has all samples.
 
     For items of two images and two captions `arrays` also holds `likelihood_own` and `likelihood_other` (n,): the
     log-likelihoods of the sample's own and of the other caption, in nats; NaN if the other side is missing.
@@ -107,6 +108,7 @@ class Profile:
     weights: str
     drawings: tuple[Drawing, ...] = field(default=(), compare=False)
     controls: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    control_samples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     revision: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict, compare=False)
     between_samples: Array | None = field(default=None, compare=False)
@@ -185,6 +187,15 @@ class Profile:
         others = (cosines.sum(axis=2) - paired) / (len(rows) - 1)
         return np.asarray((paired - others).T)
 
+    def samples_of(self, control: str) -> tuple[str, ...]:
+        """Return the ids of the samples that a control was measured on, in the order of its rows."""
+        return self.control_samples.get(control, self.sample_ids)
+
+    def control_rows(self, control: str) -> list[int]:
+        """Return the index of the sample of each row of a control."""
+        row_of_sample = {sample: row for row, sample in enumerate(self.sample_ids)}
+        return [row_of_sample[sample] for sample in self.samples_of(control)]
+
     def changes(self, earlier: Profile) -> list[str]:
         """Return all changes of configuration, weights and environment, each as 'field: earlier -> current'."""
         changes = self.configuration_changes(earlier).lines()
@@ -214,7 +225,8 @@ class Profile:
     def select(self, ids: Sequence[str]) -> Profile:
         """Return the profile restricted to the samples `ids`, in that order.
 
-        Each `inter_adjusted` stays adjusted over all samples of this profile.
+        Each `inter_adjusted` stays adjusted over all samples of this profile. A control is left out if it was measured
+        on none of the samples.
 
         Raises:
             KeyError: an id was not measured.
@@ -225,9 +237,15 @@ class Profile:
         def pick_names(names: Sequence[str]) -> tuple[str, ...]:
             return tuple(names[row] for row in rows)
 
-        def pick_rows(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        def pick_rows(arrays: Mapping[str, Array], rows: Sequence[int] = rows) -> dict[str, Array]:
             return {name: array[rows] for name, array in arrays.items()}
 
+        controls, control_samples = {}, {}
+        for control, curves in self.controls.items():
+            row_of_control = {sample: row for row, sample in enumerate(self.samples_of(control))}
+            if common := tuple(sample for sample in ids if sample in row_of_control):
+                controls[control] = pick_rows(curves, [row_of_control[sample] for sample in common])
+                control_samples[control] = common
         between = self.between_samples
         return replace(
             self,
@@ -236,7 +254,8 @@ class Profile:
             token_hashes=pick_names(self.token_hashes),
             pixel_hashes=pick_names(self.pixel_hashes),
             arrays=pick_rows(self.arrays),
-            controls={control: pick_rows(curves) for control, curves in self.controls.items()},
+            controls=controls,
+            control_samples=control_samples,
             drawings=(),
             between_samples=None if between is None or len(rows) < self.n else between[np.ix_(points, rows, rows)],
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from harness.analysis.claims import CHANCE, Claim
 from harness.analysis.control_difference import ControlDifference, CurveDifference
 from harness.profile.measures import layer_ranges
+from harness.profile.profile import Profile
 from harness.report.layout import fold, table_lines, unbroken
 
 
@@ -27,7 +28,8 @@ def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None)
         [pair, claim.name, str(claim.verdict), *(_unbroken_pieces(cells.get(control, "")) for control in controls)]
         for pair, claim, cells in rows
     ]
-    headers = ["pair", "claim", "verdict", *(f"real - {control}" for control in controls)]
+    counts = _counts(claim for _, claim, _ in rows)
+    headers = ["pair", "claim", "verdict", *(f"real - {control}{counts.get(control, '')}" for control in controls)]
     full_table = table_lines(headers, table)
     if width is None or max(map(len, full_table)) <= width:
         return full_table
@@ -37,6 +39,26 @@ def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None)
         lines += [*([""] if lines else []), *fold(f"{pair}, difference to its controls:", width)]
         lines += table_lines(headers[1:2] + headers[3:], pair_rows, width)
     return lines
+
+
+def control_name(profile: Profile, control: str) -> str:
+    """Return the name of a control for a legend, with the number of its samples if it was measured on some only."""
+    count = len(profile.samples_of(control))
+    return control if count == profile.n else f"{control}, n = {count}"
+
+
+def _counts(claims: Iterable[Claim]) -> dict[str, str]:
+    """Return the number of independent rows of each control that has fewer than its claim, as text: ', n = 64'."""
+    differences = ((claim.parts[0].n, item) for claim in claims for item in _differences(claim))
+    smaller: dict[str, set[int]] = {}
+    for n, difference in differences:
+        if difference.n < n:
+            smaller.setdefault(difference.control, set()).add(difference.n)
+    return {control: f", n = {'-'.join(map(str, sorted({min(n), max(n)})))}" for control, n in smaller.items()}
+
+
+def _differences(claim: Claim) -> tuple[CurveDifference | ControlDifference, ...]:
+    return (*claim.curve_differences, *claim.control_differences)
 
 
 def _unbroken_pieces(cell: str) -> str:

@@ -14,7 +14,7 @@ from harness.data.words import stem
 from harness.errors import LONGEST_TOKEN, shorten
 from harness.profile.measures import layer_ranges
 from harness.profile.profile import Array, Drawing, Profile
-from harness.report.controls_compared import curve_difference_text
+from harness.report.controls_compared import control_name, curve_difference_text
 from harness.report.decoded_map import decodes_reference, reference_stems, visible_token
 from harness.report.heat_maps import phase_layers, phase_maps, token_shares
 from harness.report.palette import PHASES
@@ -198,7 +198,7 @@ def _inter(profile: Profile, reading: PhaseReading) -> str:
     )
     after = float(profile["post_norm_inter"].mean())
     controls = "".join(
-        f" The control {name} has {curves['inter'].mean(0)[edges[1]]:.2f} at layer {edges[1]}."
+        f" The control {control_name(profile, name)} has {curves['inter'].mean(0)[edges[1]]:.2f} at layer {edges[1]}."
         for name, curves in profile.controls.items()
     )
     return f"Inter-modal similarity starts at {mean[0]:.2f}, {segments}; after the final norm {after:.2f}.{controls}"

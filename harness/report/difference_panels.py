@@ -37,7 +37,8 @@ def controls_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid
     """
     bands = control_bands(reading)
     for (control, band), style in zip(bands.items(), SERIES, strict=False):
-        _difference(axes, band.mean, band.half_width, style._replace(label=f"real minus {control}"))
+        count = "" if band.n == reading.summary.n else f", n = {band.n}"
+        _difference(axes, band.mean, band.half_width, style._replace(label=f"real minus {control}{count}"))
     if bands:
         _margin(axes, MIN_CONTROL_DIFFERENCE)
     else:

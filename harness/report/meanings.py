@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
 from harness.analysis.claims import CHANCE, PHASES, ClaimPart
-from harness.analysis.control_difference import ControlDifference
+from harness.analysis.control_difference import ControlDifference, CurveDifference
 from harness.analysis.interval_agreement import IntervalFinding, Question
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Finding
@@ -95,7 +95,8 @@ def explain_verdict(result: Result, other: str = BASELINE) -> ExplainedVerdict:
         sentence = f"{sentence} Decisive part: {decisive.source.statement}."
     # The first part is about the whole curve, so its row shows the difference of the whole curve.
     curves = tuple(
-        f"minus the control {curve.control}: {curve_difference_text(curve, '+.3g')} (margin {curve.margin:g})"
+        f"minus the control {curve.control}: {curve_difference_text(curve, '+.3g')} (margin {curve.margin:g}"
+        f"{_own_count(curve, result.claim.parts[0].n)})"
         for curve in result.claim.curve_differences
     )
     rows = (rows[0]._replace(differences=rows[0].differences + curves), *rows[1:])
@@ -111,7 +112,7 @@ def _row(part: Evidence, other: str) -> Row:
         case ClaimPart(statement=statement) as claim:
             sentence, differences = (
                 f"{_capitalised(statement)}.",
-                tuple(_control_difference(difference, claim.direction) for difference in claim.control_differences),
+                tuple(_control_difference(difference, claim) for difference in claim.control_differences),
             )
         case Finding() as finding:
             sentence = _measure_sentence(finding, other)
@@ -177,13 +178,19 @@ def _measure_sentence(finding: Finding, other: str) -> str:
             return f"Inconclusive at {where}: the interval of the mean change{view} contains the margin. {samples}"
 
 
-def _control_difference(difference: ControlDifference, direction: int) -> str:
-    """Return the difference to a control, with its sign as measured."""
+def _control_difference(difference: ControlDifference, part: ClaimPart) -> str:
+    """Return the difference of a part to a control, with its sign as measured."""
+    direction = part.direction
     remark = "" if difference.confirmed else ", not confirmed in the direction of the claim"
     control = "another sample's words" if difference.control == CHANCE else f"the control {difference.control}"
     low, high = sorted(direction * end for end in difference.interval)
-    size = f"{_signed(direction * difference.effect)} ({_span(low, high)})"
+    size = f"{_signed(direction * difference.effect)} ({_span(low, high)}{_own_count(difference, part.n)})"
     return f"{difference.quantity} minus {control}: {size}{remark}"
+
+
+def _own_count(difference: ControlDifference | CurveDifference, n: int) -> str:
+    """Return the number of independent rows of a difference as text, empty if the claim has as many."""
+    return "" if difference.n == n else f", n = {difference.n}"
 
 
 def _capitalised(text: str) -> str:

@@ -18,6 +18,7 @@ from harness.judgement.regression import Finding
 from harness.judgement.results import Result
 from harness.profile.measures import FAMILIES, MEASURES
 from harness.profile.profile import Array, Profile, as_floats
+from harness.report.controls_compared import control_name
 from harness.report.palette import CONTROL_LINES, FAINT, GREY, GRID, INK, PAPER, PHASES, RED, SHADE, Style, curve_style
 from harness.storage.file_names import short_name
 
@@ -63,7 +64,7 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: O
     for name in names:
         _curve(axes, np.arange(profile.depth + 1), profile[name], curve_style(name), band=name == "inter")
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
-        style = Style(GREY, line, f"control: {control}")
+        style = Style(GREY, line, f"control: {control_name(profile, control)}")
         _curve(axes, np.arange(profile.depth + 1), curves["inter"], style, band=False)
     after = float(profile["post_norm_inter"].mean())
     axes.plot(
@@ -114,7 +115,9 @@ def prominence_panel(
     inter = curve_style("inter")
     _steps(axes, reading.summary.mean, Style(inter.colour, inter.line, "inter-modal similarity"))
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
-        _steps(axes, as_floats(curves["inter"]).mean(0), Style(GREY, line, f"control: {control}"))
+        _steps(
+            axes, as_floats(curves["inter"]).mean(0), Style(GREY, line, f"control: {control_name(profile, control)}")
+        )
     axes.axvline(PROMINENCE_SHARE, color=FAINT.light, lw=0.9, ls=(0, (2, 2)))
     axes.axhline(4, color=FAINT.light, lw=0.5, ls=(0, (1, 3)))
     axes.text(PROMINENCE_SHARE, 1.01, "used for verdicts", transform=axes.get_xaxis_transform(), fontsize=7.5,

@@ -38,7 +38,7 @@ from harness.report.outcomes import pair_outcomes
 from harness.run.session_results import SessionResults
 from harness.storage.json_text import round_numbers
 
-RECORD_SCHEMA = 5
+RECORD_SCHEMA = 6
 #: Quantiles of the band around a curve: the middle 80 % of the samples.
 BAND = (0.1, 0.9)
 # The directories of an absolute path, without its last part.

@@ -69,6 +69,9 @@ def recorded_profile(entry: Mapping[str, Any]) -> RecordedProfile:
             control: {name: equal_rows(np.array(values, dtype=np.float64)) for name, values in curves.items()}
             for control, curves in entry["controls"].items()
         },
+        control_samples={
+            control: tuple(map(str, entry["samples"][:count])) for control, count in entry["control_samples"].items()
+        },
         revision=str(entry["revision"]),
         left_out=entry["left_out"],
         configuration=entry["configuration"],

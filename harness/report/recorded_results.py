@@ -28,6 +28,7 @@ _MOST_BYTES = 2**30
 #: Dictionaries whose order the page shows, and JSON does not keep.
 _ORDERS: Mapping[str, tuple[str, ...]] = {
     "controls": tuple(CONTROLS),
+    "control_samples": tuple(CONTROLS),
     "control_bands": tuple(CONTROLS),
     "curve_differences": tuple(CONTROLS),
     "winoground": ("text", "image", "group"),

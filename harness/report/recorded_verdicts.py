@@ -104,7 +104,7 @@ def recorded_claim(name: str, numbers: Mapping[str, Any]) -> Claim:
                     effect=number(difference["effect"]),
                     interval=interval(difference["interval"]),
                     confirmed=bool(difference["confirmed"]),
-                    n=int(part["n"]),
+                    n=int(difference["n"]),
                 )
                 for difference in part["control_differences"]
             ),
@@ -120,7 +120,7 @@ def recorded_claim(name: str, numbers: Mapping[str, Any]) -> Claim:
             lowest=number(curve["lowest"]),
             margin=number(curve["margin"]),
             confidence=float(curve["confidence"]),
-            n=parts[0].n,
+            n=int(curve["n"]),
         )
         for control, curve in numbers["curve_differences"].items()
     )

@@ -106,6 +106,8 @@ class MeasuredPairs:
             seed=self.options.seed,
             batch_size=self.options.batch_size,
             controls=self.options.controls_of(pair),
+            control_samples=self.options.control_samples,
+            drawings=self.options.report is not None,
             draw=self.options.draw,
             cache=None if self.options.no_cache else self.options.cache,
             source=self.options.source(pair.dataset),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.data.datasets import DATASETS, find_dataset
-from harness.data.sample import CONTROLS, Source
+from harness.data.sample import CONTROL_SAMPLES, CONTROLS, Source
 from harness.interface import in_current_words
 from harness.models.registry import MODELS, ModelEntry, find_model
 from harness.profile.pair import Pair
@@ -81,6 +81,9 @@ class Options:
     controls: tuple[str, ...] = row(
         f"measure this control with every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated",
         "NAME", control_name, list(CONTROLS), "all", _in_order)
+    control_samples: int = row(
+        "samples of the noise control, the first of each pair; its interval needs no more", "N", whole_number(2),
+        str(CONTROL_SAMPLES))
     samples: int | None = row(
         "samples per pair, or auto for as many as the dataset declares; the paper uses 400",
         "N", sample_count, AS_DECLARED)

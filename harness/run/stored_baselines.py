@@ -180,12 +180,21 @@ class StoredBaselines:
                 np.array_equal(first[name], second[name], equal_nan=True) for name in first
             )
 
+        def same_control(control: str) -> bool:
+            """Return True if the baseline has the control's rows; it may have those of further samples."""
+            row_of_sample = {sample: row for row, sample in enumerate(baseline.samples_of(control))}
+            if control not in baseline.controls or not row_of_sample.keys() >= set(profile.samples_of(control)):
+                return False
+            rows = [row_of_sample[sample] for sample in profile.samples_of(control)]
+            stored_curves = {name: curve[rows] for name, curve in baseline.controls[control].items()}
+            return same(profile.controls[control], stored_curves)
+
         named = ("sample_ids",) if numbers_only else ("sample_ids", "environment", "weights")
         facts, baseline = attrgetter(*named), stored.profile
         return not (
             facts(profile) == facts(baseline)
             and same(profile.arrays, baseline.arrays)
-            and all(same(curves, baseline.controls.get(control, {})) for control, curves in profile.controls.items())
+            and all(map(same_control, profile.controls))
         )
 
     def _accepted_numbers(self, profile: Profile, stored: Baseline) -> HistoryEntry | None:

@@ -17,7 +17,17 @@ from harness.storage.templates import render
 BLOCK = "options"
 #: The fields of `Options` by the title of their table, in the order of the page.
 GROUPS = {
-    "Models and data": ("models", "against", "datasets", "data", "samples", "seed", "controls", "download"),
+    "Models and data": (
+        "models",
+        "against",
+        "datasets",
+        "data",
+        "samples",
+        "seed",
+        "controls",
+        "control_samples",
+        "download",
+    ),
     "Checkpoints": ("trust_code", "allow_unused_weights"),
     "Computation": ("device", "dtype", "batch_size", "cache", "no_cache", "process_timeout"),
     "Baselines": ("baselines", "update", "update_new", "reason", "summary", "calibrate", "accept_claims"),

@@ -42,6 +42,21 @@ def test_layers_above_and_below_the_control_are_listed() -> None:
     assert (difference.control, difference.margin, difference.n) == ("noise", MIN_CONTROL_DIFFERENCE, N)
 
 
+def test_a_control_on_some_samples_is_subtracted_from_their_curves() -> None:
+    real, other = curves(0), curves(1)
+    clusters, rows = [f"item {row // 2}" for row in range(N)], [5, 4, 9, 8]
+    expected = np.stack([(real - other)[pair].mean(0) for pair in ([4, 5], [8, 9])])
+    np.testing.assert_allclose(difference_rows(real, other[rows], clusters, rows), expected)
+    reading = read_phases(
+        real, real, real, None, controls={"noise": dict.fromkeys(("inter", "image", "text"), other[rows])},
+        control_rows={"noise": rows},
+    )  # fmt: skip
+    claim = CLAIMS["inter-modal"](reading)
+    assert (claim.parts[0].n, claim.parts[0].control_differences[0].n) == (N, 4)
+    assert CLAIMS["four-phases"](reading).curve_differences[0].n == 4
+    assert "real - noise, n = 4" in control_table([("pair", claim)])[0]
+
+
 def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
     alarms = 0
     for seed in range(100):

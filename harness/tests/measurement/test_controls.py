@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from harness.data.sample import CONTROLS, with_grey_image
+from harness.judgement.phases import phase_reading, phases_of
+from harness.measurement.control_curves import first_clusters
 from harness.measurement.plan import MeasureError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
@@ -74,6 +77,49 @@ def test_controls_are_measured_on_the_same_samples(vlm: Vlm) -> None:
         np.testing.assert_allclose(curves["text"][:, 0], controlled["text"][:, 0], atol=1e-6)
     assert set(controlled.declared["controls"]) == {"noise", "blank"}
     assert plain.declared["controls"] == {}
+
+
+def test_the_noise_control_has_the_first_samples_and_declares_their_number(vlm: Vlm) -> None:
+    complete, some = tiny_profile(vlm, controls=BOTH), tiny_profile(vlm, controls=BOTH, control_samples=4)
+    for name, curve in some.controls["noise"].items():
+        np.testing.assert_allclose(curve, complete.controls["noise"][name][:4], atol=1e-6, err_msg=name)
+    assert (some.samples_of("noise"), some.samples_of("blank")) == (some.sample_ids[:4], some.sample_ids)
+    assert some.declared["controls"]["noise"] == f"{CONTROLS['noise']} (seed 0, the first 4 samples)"
+    assert some.declared["controls"]["blank"] == complete.declared["controls"]["blank"]
+    assert complete.declared["controls"]["noise"] == f"{CONTROLS['noise']} (seed 0)"
+    assert phase_reading(some).control_differences["noise"]["inter"].shape == (4, 5)
+    assert phases_of(some)["controls"].keys() == {"noise", "blank"}
+    with pytest.raises(MeasureError, match="controls on 1 samples: an interval needs at least two"):
+        tiny_profile(vlm, control_samples=1)
+
+
+def test_selected_samples_keep_their_own_rows_of_a_control(vlm: Vlm) -> None:
+    some = tiny_profile(vlm, controls=("noise",), control_samples=4)
+    picked = some.select(["tiny-5", "tiny-3", "tiny-0"])
+    assert picked.samples_of("noise") == ("tiny-3", "tiny-0")
+    assert picked.control_rows("noise") == [1, 2]
+    assert np.array_equal(picked.controls["noise"]["inter"], some.controls["noise"]["inter"][[3, 0]])
+    again = picked.select(["tiny-0"])
+    assert np.array_equal(again.controls["noise"]["inter"], some.controls["noise"]["inter"][[0]])
+    assert some.select(["tiny-5", "tiny-4"]).controls == {}
+
+
+@pytest.mark.parametrize(
+    ("clusters", "most", "expected"),
+    [
+        ("aabbccdd", 4, "aabb"),
+        ("aabbccdd", 5, "aabb"),
+        ("abab", 64, "abab"),
+        ("abacbd", 5, "abacb"),
+        ("aaabbbccc", 2, "aaabbb"),
+        ("aaaa", 2, "aaaa"),
+    ],
+)
+def test_no_cluster_is_divided_and_two_remain(clusters: str, most: int, expected: str) -> None:
+    samples = [replace(sample, cluster=label) for sample, label in zip(tiny_samples(9), clusters, strict=False)]
+    chosen = first_clusters(samples, most)
+    assert "".join(sample.cluster for sample in chosen) == expected
+    assert [sample for sample in samples if sample in chosen] == chosen
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -36,12 +36,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings: dict[str, Any] = {"rope_theta": 10000.0, "act": "silu"}
     noise, blank = (synthetic_profile(seed=seed).arrays for seed in (1, 2))
     controls = {
-        "noise": {name: 0.8 * noise[name] for name in CURVES},
+        "noise": {name: 0.8 * noise[name][:40] for name in CURVES},
         "blank": {name: 0.05 + 0.9 * blank[name] for name in CURVES},
     }
     same = dataclasses.replace(
         synthetic_profile(), dataset="others", drawings=(synthetic_drawing("b", grid=False),), controls=controls
     )
+    same = dataclasses.replace(same, control_samples={"noise": same.sample_ids[:40]})
     other = dataclasses.replace(
         make_differing_profile(), drawings=(synthetic_drawing("c"),), configuration=settings | {"rope_theta": 10100.0}
     )
