@@ -12,6 +12,7 @@ from harness.data.datasets import DATASETS
 from harness.interface import measure_command, option_text
 from harness.measurement.ranks import Processes
 from harness.models.registry import MODELS
+from harness.profile.measures import CURVES, MEASURES
 from harness.profile.pair import Pair
 from harness.run.loaded_model import LoadedModel
 from harness.run.options import Options
@@ -186,9 +187,14 @@ class StoredBaselines:
             if control not in baseline.controls or not row_of_sample.keys() >= set(profile.samples_of(control)):
                 return False
             rows = [row_of_sample[sample] for sample in profile.samples_of(control)]
-            stored_curves = {name: curve[rows] for name, curve in baseline.controls[control].items()}
-            return same(profile.controls[control], stored_curves)
+            curves, stored_curves = (
+                # Adjusted similarities depend on the set of samples.
+                {name: curve for name, curve in each[control].items() if len(row_of_sample) == len(rows) or name in own}
+                for each in (profile.controls, baseline.controls)
+            )
+            return same(curves, {name: curve[rows] for name, curve in stored_curves.items()})
 
+        own = {name for name in CURVES if MEASURES[name].reading}
         named = ("sample_ids",) if numbers_only else ("sample_ids", "environment", "weights")
         facts, baseline = attrgetter(*named), stored.profile
         return not (

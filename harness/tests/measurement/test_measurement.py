@@ -15,11 +15,13 @@ from harness.data.words import content_words
 from harness.measurement.plan import MeasureError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
+from harness.probe.lens import Lens
 from harness.probe.lens_task import KS
+from harness.probe.self_checks import SelfCheckError
 from harness.probe.vocabulary import Vocabulary
 from harness.profile.measures import CURVES, SHARE_GROUPS
 from harness.tests.support import literal
-from harness.tests.support.tiny import N, have_same_numbers, largest_difference, tiny_profile, tiny_samples
+from harness.tests.support.tiny import N, have_same_numbers, largest_difference, tiny_profile, tiny_samples, tiny_vlm
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 
@@ -130,6 +132,32 @@ def test_self_checks_run_in_every_measurement(monkeypatch: pytest.MonkeyPatch, v
         monkeypatch.setattr(harness.measurement.drawn_samples, name, record)
     tiny_profile(vlm)
     assert calls == ["check_image_positions", "check_repeatable", "check_same_hits"]
+
+
+def test_without_drawings_the_numbers_are_the_same_and_the_lens_is_checked_at_five_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep = tiny_vlm(layers=8)
+    drawn, plain = tiny_profile(deep), tiny_profile(deep, drawings=False, draw=["tiny-3"])
+    assert [drawing.sample_id for drawing in plain.drawings] == ["tiny-3"]
+    assert have_same_numbers(drawn, plain)
+    assert drawn.declared == plain.declared
+    hits = Lens.hits
+    for point, seen in ((6, True), (5, False)):
+
+        def miscounted(lens: Lens, point: int = point) -> torch.Tensor:
+            counts = hits(lens)
+            counts[:, point] += 1
+            return counts
+
+        monkeypatch.setattr(Lens, "hits", miscounted)
+        with pytest.raises(SelfCheckError, match=f"at residual point {point} of sample tiny-0 the dense lens finds"):
+            tiny_profile(deep)
+        if seen:
+            with pytest.raises(SelfCheckError, match=f"at residual point {point} of sample tiny-0"):
+                tiny_profile(deep, drawings=False)
+        else:
+            tiny_profile(deep, drawings=False)
 
 
 def test_select_returns_rows_in_the_requested_order(vlm: Vlm) -> None:
