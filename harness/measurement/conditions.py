@@ -110,6 +110,7 @@ def calibrate(
                 batch_size=run.batch_size or batch_size,
                 controls=(),
                 word_order=False,
+                drawings=False,
                 # The number of threads is not part of the cache key.
                 cache=None if run.threads else cache,
                 source=source,

@@ -18,7 +18,7 @@ from harness.models.prompts.hashes import negate_images
 from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
-from harness.probe.lens_task import LensTask
+from harness.probe.lens_task import LensTask, spread_points
 from harness.probe.observation import Readings
 from harness.probe.self_checks import (
     NotFiniteError,
@@ -34,9 +34,6 @@ from harness.profile.profile import Drawing
 
 # Number of first samples that every measurement checks, and records in full for figures.
 DRAWN = 2
-# Without figures the dense lens decodes only the ends of so many equal parts of the depth. A block learned from them
-# leaves as few tokens open as a block learned from all residual points.
-_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +122,7 @@ def measure_checked(
     samples = plan.samples[rows]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     parts = plan.part(range(*rows.indices(len(plan.samples))))
-    points = sorted({round(vlm.anatomy.depth * part / _PARTS) for part in range(_PARTS + 1)})
-    if in_full:
-        points = list(range(vlm.anatomy.depth + 1))
+    points = range(vlm.anatomy.depth + 1) if in_full else spread_points(vlm.anatomy.depth)
     task = LensTask(parts, (), dense=True, points=() if in_full else tuple(points))
     with collect_placeholder_masks(vlm.model) as masks:
         dense = observe(vlm, batch, samples, task, checking=True)
@@ -151,7 +146,7 @@ def measure_checked(
     )
     assert pruned.hits is not None
     ids = [sample.id for sample in samples]
-    check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits[:, points], ids, points)
+    check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits[:, list(points)], ids, points)
     drawings = tuple(_drawing(vlm, batch, dense, samples, row) for row in range(len(samples))) if in_full else ()
     return pruned, block, _bos(vlm.processor.tokenizer, batch, 0), drawings
 

@@ -15,7 +15,7 @@ from harness.data.words import content_words
 from harness.models.forward_pass import prompt_options
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.lens_task import LensTask, References
+from harness.probe.lens_task import LensTask, References, spread_points
 from harness.probe.observation import Readings, observing
 from harness.probe.separators import exclude_separators
 from harness.probe.vocabulary import Vocabulary
@@ -45,7 +45,7 @@ class ForwardPassTimer:
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]
         references = timing_references(vlm, samples)
-        dense = self._observe(LensTask(references, (), dense=True))
+        dense = self._observe(LensTask(references, (), dense=True, points=spread_points(vlm.anatomy.depth)))
         self._task = LensTask(references, dense.learn_block(vlm.anatomy.vocabulary_size))
 
     def plain(self) -> None:
