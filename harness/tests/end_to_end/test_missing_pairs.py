@@ -42,7 +42,7 @@ def test_an_unavailable_requested_pair_is_an_error(
     result = cases.run(pair=options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
-    assert result.parseoutcomes() == {}
+    assert result.parseoutcomes().keys() <= {"deselected"}
     assert cases.run("--co", "-q", pair=options).ret == pytest.ExitCode.OK
 
 
