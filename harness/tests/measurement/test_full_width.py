@@ -1,45 +1,59 @@
-"""A model of full width on a GPU: the added time and memory of a measurement stay small."""
+"""The paper's models at full size with random weights, on a GPU or a CPU: measuring costs little time and memory."""
 
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator
+from math import exp
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
-from harness.analysis.timing import MIN_TIMING_PAIRS, TimingRatio, log_ratios, timing_ratio
-from harness.data.datasets import DATASETS
-from harness.data.sample import Dataset
+from harness.analysis.timing import log_ratios, median_with_interval
+from harness.data.datasets import find_dataset
+from harness.data.sample import CONTROLS, Source
+from harness.lab.cost.race import peak_bytes, race
 from harness.measurement.measure import measure
-from harness.measurement.stopwatch import WARM_UPS, ForwardPassTimer
-from harness.models.prompts.prompt import encode
+from harness.measurement.stopwatch import ForwardPassTimer
 from harness.models.vlm import Vlm
-from harness.probe.forward import observe
 from harness.tests.support import topology
-from harness.tests.support.topology import DEPTH, random_photographs
+from harness.tests.support.photographs import find_real_data, needs_real_data
+from harness.tests.support.topology import DEPTH
 
-N, BATCH = 64, 8
-# Looser than the targets (1.05, 1.25 and 1.02), to allow for other or shared GPUs.
-MOST_TIME, MOST_TIME_WITH_LENS, MOST_MEMORY = 1.25, 1.5, 1.1
+DATASET, N, BATCH, ROUNDS = "coco-captions", 4, 2, 3
+# With fewer layers the embedding and the lens weigh more, so the bounds are asserted for all 32 only.
+LAYERS = int(os.environ.get("VLM_PHASE_TEST_LAYERS", DEPTH))
+NEEDED = 20e9 * LAYERS / DEPTH
+# Looser than the targets of the cost page, to allow for other and shared machines.
+MOST_TIME, MOST_TIME_WITH_LENS, MOST_MEMORY = 1.25, 1.8, 1.1
 
 Record = Callable[[str, object], None]
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available(), reason="torch sees no CUDA device; a 7B model in bf16 needs one of 24 GB or more"
-    ),
-]
+pytestmark = [pytest.mark.full_width, needs_real_data]
 
 
 @pytest.fixture(scope="module", params=["llava", "instructblip"])
 def vlm(request: pytest.FixtureRequest) -> Iterator[Vlm]:
-    """A model of full width in bf16, initialised on the GPU, without a copy in the host's memory."""
-    yield getattr(topology, f"random_{request.param}")(None, dtype=torch.bfloat16, device="cuda")
+    """A model of full width in bf16, drawn where it computes; one at a time fits into the memory."""
+    gpu = torch.cuda.is_available()
+    free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
+    if free < NEEDED:
+        pytest.skip(f"needs {NEEDED / 1e9:.0f} GB of free {'GPU ' * gpu}memory, there are {free / 1e9:.0f}")
+    make = getattr(topology, f"random_{request.param}")
+    yield make(None, LAYERS, dtype=torch.bfloat16, device="cuda" if gpu else "cpu")
+    # The model and its modules refer to each other.
     gc.collect()
     torch.cuda.empty_cache()
+
+
+@pytest.fixture(scope="module")
+def timer(vlm: Vlm) -> ForwardPassTimer:
+    """Functions on one encoded photograph: a plain pass, one with similarity and attention, one with everything."""
+    return ForwardPassTimer(vlm, find_dataset(DATASET).draw(1, 0, Source(find_real_data("coco"))))
 
 
 @pytest.fixture
@@ -48,84 +62,41 @@ def record(vlm: Vlm, record_testsuite_property: Record) -> Record:
 
     def keep(name: str, value: object) -> None:
         record_testsuite_property(f"{vlm.name} {name}", value)
-        print(f"{vlm.name}, {torch.cuda.get_device_name()}, torch {torch.__version__}: {name} {value}")
+        print(f"{vlm.name}, {vlm.device.type}, {LAYERS} layers, torch {torch.__version__}: {name} {value}")
 
     return keep
 
 
-@pytest.fixture
-def paths(vlm: Vlm) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Two functions on the same encoded batch: a plain forward pass, and one with similarity and attention."""
-    samples = random_photographs(BATCH)
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    inputs = vlm.to_device(batch.inputs)
-
-    def plain() -> object:
-        with torch.inference_mode():
-            return vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-
-    return plain, lambda: observe(vlm, batch, samples)
-
-
-def test_64_samples_end_to_end(vlm: Vlm, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, "photographs", Dataset("photographs", "drawn", lambda n, *_: random_photographs(n)))
+def test_photographs_are_measured_with_all_self_checks_and_controls(vlm: Vlm, record: Record) -> None:
     start = time.perf_counter()
-    profile = measure(vlm, "photographs", samples=N, batch_size=BATCH, progress=False)
-    record("seconds per sample, with both controls", round((time.perf_counter() - start) / N, 3))
-    assert profile["inter"].shape == (N, DEPTH + 1)
+    source = Source(find_real_data("coco"))
+    profile = measure(vlm, DATASET, samples=N, batch_size=BATCH, source=source, progress=False)
+    record("seconds per sample, with both controls", round((time.perf_counter() - start) / N, 2))
+    assert profile["inter"].shape == (N, LAYERS + 1)
     assert profile["exit_agreement"][:, -1].all()
+    assert set(profile.controls) == set(CONTROLS)
+    for arrays in (profile.arrays, *profile.controls.values()):
+        for name, array in arrays.items():
+            assert np.isfinite(array).all(), name
 
 
-def test_similarity_and_attention_cost_little_time(
-    vlm: Vlm, record: Record, paths: tuple[Callable[[], object], Callable[[], object]]
-) -> None:
-    plain, hooked = paths
-    timing = alternating(plain, hooked)
-    record("similarity and attention / plain", shown(timing))
-    assert timing.interval[0] <= MOST_TIME
+def test_measuring_costs_little_time(vlm: Vlm, timer: ForwardPassTimer, record: Record) -> None:
+    runs = {"plain": timer.plain, "similarity and attention": timer.without_lens, "everything": timer.hooked}
+    for run in runs.values():
+        run()
+    # The timer's functions wait for the device.
+    times = race(runs, synchronise=lambda: None, rounds=ROUNDS)
+    record("seconds of a plain pass", round(sorted(filter(None, times["plain"]))[ROUNDS // 2], 3))
+    for name, most in (("similarity and attention", MOST_TIME), ("everything", MOST_TIME_WITH_LENS)):
+        median, interval, _ = median_with_interval(log_ratios(times[name], times["plain"]))
+        record(f"{name} / plain", f"{exp(median):.3f} ({exp(interval[0]):.3f} to {exp(interval[1]):.3f}, n = {ROUNDS})")
+        assert exp(interval[0]) <= most or LAYERS < DEPTH, name
 
 
-def test_similarity_attention_and_lens_cost_little_time(vlm: Vlm, record: Record) -> None:
-    timing = ForwardPassTimer(vlm, random_photographs(BATCH)).ratio()
-    record("everything / plain", shown(timing))
-    assert timing.interval[0] <= MOST_TIME_WITH_LENS
-
-
-def test_similarity_and_attention_need_little_memory(
-    vlm: Vlm, record: Record, paths: tuple[Callable[[], object], Callable[[], object]]
-) -> None:
-    plain, hooked = (peak(run) for run in paths)
-    everything = peak(ForwardPassTimer(vlm, random_photographs(BATCH)).hooked)
-    record("peak memory in GB, plain", round(plain / 1e9, 3))
-    record("peak memory in GB, similarity and attention", round(hooked / 1e9, 3))
-    record("peak memory in GB, everything", round(everything / 1e9, 3))
-    assert hooked <= MOST_MEMORY * plain
-
-
-def alternating(plain: Callable[[], object], hooked: Callable[[], object]) -> TimingRatio:
-    """Return the median ratio of hooked to plain over alternating pairs (ABBA), warm-ups dropped."""
-    seconds: dict[Callable[[], object], list[float]] = {plain: [], hooked: []}
-    for turn in range(MIN_TIMING_PAIRS + WARM_UPS):
-        for run in (hooked, plain) if turn % 2 else (plain, hooked):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            run()
-            torch.cuda.synchronize()
-            seconds[run].append(time.perf_counter() - start)
-    return timing_ratio(log_ratios(seconds[hooked][WARM_UPS:], seconds[plain][WARM_UPS:]))
-
-
-def shown(timing: TimingRatio) -> str:
-    low, high = timing.interval
-    return f"{timing.ratio:.3f} ({low:.3f} to {high:.3f}, {timing.n} pairs of {BATCH} samples)"
-
-
-def peak(run: Callable[[], object]) -> int:
-    """Return the peak of allocated bytes during a run, weights included, after a warm-up run."""
-    run()
-    gc.collect()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated()
+def test_measuring_needs_little_memory(vlm: Vlm, timer: ForwardPassTimer, record: Record) -> None:
+    weights = sum(parameter.nbytes for parameter in vlm.model.parameters())
+    runs = {"plain": timer.plain, "similarity and attention": timer.without_lens, "everything": timer.hooked}
+    peaks = {name: weights + peak_bytes(run, vlm.device)[0] for name, run in runs.items()}
+    for name, peak in peaks.items():
+        record(f"peak memory in GB, {name}", round(peak / 1e9, 3))
+        assert peak <= MOST_MEMORY * peaks["plain"] or LAYERS < DEPTH, name
