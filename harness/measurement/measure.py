@@ -103,7 +103,7 @@ def measure(
             control has all samples, because equal prompts run once.
         control_seed: the seed of the noise.
         word_order: True to measure Winoground's scores if the dataset has items of two images and two captions; this
-            costs four forward passes per item.
+            costs a forward pass per image, and one per item over its captions if the model supports a key-value cache.
         drawings: True to record the first two samples in full, for figures; this takes seconds.
         draw: ids of further samples to record in full; unknown ids are ignored.
         cache: directory of cached readings, from which an interrupted run continues; None disables the cache.

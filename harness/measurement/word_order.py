@@ -14,13 +14,14 @@ from harness.data.sample import Sample
 from harness.measurement.batch_size import AdaptiveBatchSize
 from harness.measurement.batches import BatchRunner
 from harness.measurement.ranks import processes
-from harness.models.likelihood import CHANCE, caption_likelihoods, winoground_scores
+from harness.models.caption_scorer import CaptionScorer
+from harness.models.likelihood import CHANCE, winoground_scores
 from harness.profile.profile import Array, Profile
 from harness.storage.file_names import text_digest
 
 CONFIDENCE = 0.99
-# Each of an item's two captions with each of its two images.
-_ROWS_PER_ITEM = 4
+# An item has two images, and each of them is read with two captions.
+_IMAGES_PER_ITEM = _CAPTIONS_PER_IMAGE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,16 @@ def likelihood_arrays(runner: BatchRunner, samples: Sequence[Sample], inputs: Se
     Both are NaN for a sample whose other side was not drawn.
 
     Args:
-        runner: the batch runner of the measurement; each item needs four rows, in one batch if memory allows.
+        runner: the batch runner of the measurement; its batch size is the number of images per batch, one item or more.
         samples: the measured samples; two samples of one cluster are the sides of an item.
         inputs: the hashes of each sample's model inputs.
     """
     arrays = {name: np.full(len(samples), np.nan) for name in ("likelihood_own", "likelihood_other")}
     items = _items([sample.cluster for sample in samples])
-    items_per_batch = max(1, runner.batch_size // _ROWS_PER_ITEM)
-    adaptive_size = runner.adaptive_size.at_least(_ROWS_PER_ITEM)
+    items_per_batch = max(1, runner.batch_size // _IMAGES_PER_ITEM)
+    # The rows of a batch are pairs of image and caption. The captions of an image share the pass over its prompt.
+    adaptive_size = runner.adaptive_size.at_least(_CAPTIONS_PER_IMAGE * runner.adaptive_size.size)
+    scorer = CaptionScorer(runner.vlm)
     batches = [items[start : start + items_per_batch] for start in range(0, len(items), items_per_batch)]
     title = f"{runner.vlm.name}, captions"
 
@@ -58,7 +61,7 @@ def likelihood_arrays(runner: BatchRunner, samples: Sequence[Sample], inputs: Se
         with runner.progress.samples(len(samples), "captions") as advance:
             for number in share:
                 processes().begin_batch(f"{title}, batch {len(results) + 1} of {len(share)}")
-                results.append(_tables(runner, adaptive_size, batches[number], samples, inputs))
+                results.append(_tables(runner, scorer, adaptive_size, batches[number], samples, inputs))
                 advance(-(-len(samples) // len(share)))
         return results
 
@@ -71,6 +74,7 @@ def likelihood_arrays(runner: BatchRunner, samples: Sequence[Sample], inputs: Se
 
 def _tables(
     runner: BatchRunner,
+    scorer: CaptionScorer,
     adaptive_size: AdaptiveBatchSize,
     items: Sequence[Sequence[int]],
     samples: Sequence[Sample],
@@ -79,7 +83,7 @@ def _tables(
     """Return the likelihoods of some items, (images, captions) each, cached or measured."""
 
     def likelihoods(rows: Sequence[tuple[Sample, str]]) -> list[float]:
-        return list(caption_likelihoods(runner.vlm, *zip(*rows, strict=True)))
+        return list(scorer(*zip(*rows, strict=True)))
 
     names = [_name([(inputs[side], samples[side].captions[0]) for side in sides]) for sides in items]
     cached = runner.cache.read(names)

@@ -16,7 +16,13 @@ from harness.models.vlm import Vlm
 
 
 def forward_pass(
-    vlm: Vlm, inputs: Mapping[str, Any], image: torch.Tensor, sample_ids: Sequence[str], *, positions: int = 1
+    vlm: Vlm,
+    inputs: Mapping[str, Any],
+    image: torch.Tensor,
+    sample_ids: Sequence[str],
+    *,
+    positions: int = 1,
+    keys_and_values: bool = False,
 ) -> Any:
     """Return the model's output for a batch of complete prompts.
 
@@ -26,6 +32,7 @@ def forward_pass(
         image: the mask of image positions, bool (batch, tokens).
         sample_ids: the sample id of each row, for messages.
         positions: the number of last positions that need logits.
+        keys_and_values: True to let the model keep its key-value cache.
 
     Raises:
         ForwardError: autocast is on, or the model's code fails; the message names cause and remedy.
@@ -34,7 +41,8 @@ def forward_pass(
     refuse_autocast(vlm.name, vlm.device.type)
     with _checking_ids(vlm, inputs["input_ids"], sample_ids):
         try:
-            return vlm.model(**vlm.to_device(inputs), **prompt_options(vlm.model, positions))
+            options = prompt_options(vlm.model, positions) | ({"use_cache": True} if keys_and_values else {})
+            return vlm.model(**vlm.to_device(inputs), **options)
         except PhaseError:
             raise
         except Exception as error:  # The model's code may raise any type.

@@ -35,26 +35,48 @@ _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[str]) -> NDArray[np.float64]:
     """Return the log-likelihood of each caption as the answer to its sample's prompt, in nats, float64 (n,).
 
-    The captions are appended to the encoded prompts, so no other part of the model, such as a Q-Former, reads them.
+    Each caption costs one forward pass over prompt and caption; `CaptionScorer` shares the pass over the prompt. The
+    captions are appended to the encoded prompts, so no other part of the model, such as a Q-Former, reads them.
 
     Raises:
         PromptError: a prompt cannot be encoded, or it attends to the caption that follows it.
         ForwardError: the model's code fails.
     """
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    answers = [_answer(vlm.processor, sample.instruction, text) for sample, text in zip(samples, captions, strict=True)]
-    longest = max(map(len, answers))
-    # Padding after the captions affects no logit that is read; zero is a token of every vocabulary.
-    targets = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
-    is_token = torch.tensor([[k < len(answer) for k in range(longest)] for answer in answers])
+    targets, is_token = answer_tokens(vlm.processor, samples, captions)
+    longest = targets.shape[1]
     inputs = _continued(batch, vlm.model.config.model_type, targets, is_token)
     # Some models ignore the request and return the logits of all positions.
     ids = [sample.id for sample in samples]
     logits = forward_pass(vlm, inputs, batch.groups.image, ids, positions=longest + 1).logits
-    logits = logits[:, -longest - 1 : -1].float()
-    _check_caption_is_unseen(vlm, batch, logits[:, 0])
-    token_likelihoods = logits.log_softmax(-1).gather(2, targets.to(logits.device)[..., None])[..., 0].cpu()
-    return np.asarray((token_likelihoods * is_token).sum(1, dtype=torch.float64))
+    logits = logits[:, -longest - 1 : -1]
+    _check_caption_is_unseen(vlm, batch, logits[:, 0].float())
+    return summed_likelihoods(log_probabilities(logits[is_token.to(logits.device)], targets[is_token]), is_token)
+
+
+def answer_tokens(
+    processor: Any, samples: Sequence[Sample], captions: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the tokens of each caption after its sample's prompt, (n, longest), and a mask that is False at padding.
+
+    Padding after the captions affects no logit that is read; zero is a token of every vocabulary.
+    """
+    answers = [_answer(processor, sample.instruction, text) for sample, text in zip(samples, captions, strict=True)]
+    longest = max(map(len, answers))
+    targets = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
+    return targets, torch.tensor([[k < len(answer) for k in range(longest)] for answer in answers])
+
+
+def log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of each target, in nats on the CPU, (n,), from its logits, (n, vocabulary)."""
+    return logits.float().log_softmax(-1).gather(1, targets.to(logits.device)[:, None])[:, 0].cpu()
+
+
+def summed_likelihoods(values: torch.Tensor, is_token: torch.Tensor) -> NDArray[np.float64]:
+    """Return the sum of each row's log-probabilities, float64 (n,); `values` has those of all tokens, row by row."""
+    table = torch.zeros(is_token.shape, dtype=torch.float64)
+    table[is_token] = values.double()
+    return np.asarray(table.sum(1))
 
 
 def _continued(batch: Batch, model_type: str, targets: torch.Tensor, is_token: torch.Tensor) -> dict[str, Any]:
