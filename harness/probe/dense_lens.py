@@ -5,7 +5,7 @@ The pruned lens is compared with it, and uses the functions for partial logits i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -74,9 +74,8 @@ class DenseLens:
 
     def decoded_last(self) -> torch.Tensor:
         """Return the entries decoded at the last token, (batch, points, k)."""
-        return torch.stack(
-            [dense_logits(states[:, 0], self._head).topk(max(KS), dim=-1).indices for states in self._last], dim=1
-        )
+        parts = [logits.topk(max(KS), dim=-1).indices for logits in self._logits_of_last()]
+        return torch.cat(parts, dim=1)
 
     def last_logits(self) -> torch.Tensor:
         """Return the last token's logits at the point read last, (batch, vocabulary) in float32 or better."""
@@ -91,11 +90,23 @@ class DenseLens:
         """
         model_logits = model_logits.to(self._device)
         is_best = model_logits == model_logits.amax(-1, keepdim=True)
-        points = []
-        for states in self._last:
-            logits = dense_logits(states[:, 0], self._head)
-            points.append(logits.masked_fill(~is_best, -torch.inf).amax(-1) >= logits.amax(-1))
-        return torch.stack(points, dim=1)
+        hidden = ~is_best.unsqueeze(1)
+        parts = [
+            logits.masked_fill(hidden, -torch.inf).amax(-1) >= logits.amax(-1) for logits in self._logits_of_last()
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _logits_of_last(self) -> Iterator[torch.Tensor]:
+        """Yield the last token's logits at some points, (batch, points, vocabulary), in order of the points.
+
+        Several points share one pass over a plain unembedding. Another class may round all rows of a call together.
+        """
+        batch = len(self._last[0])
+        plain = isinstance(self._head, nn.Linear) and is_plain(self._head)
+        points = max(1, _ROWS // batch) if plain else 1
+        for start in range(0, len(self._last), points):
+            states = torch.cat(self._last[start : start + points], dim=1)
+            yield dense_logits(states.flatten(0, 1), self._head).view(batch, states.shape[1], -1)
 
 
 # The number of vocabulary entries whose rows are converted to float32 at a time.

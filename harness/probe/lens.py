@@ -7,6 +7,7 @@ open tokens are decoded over the whole vocabulary until the word is found. The h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,13 +35,27 @@ class _OpenTokens:
     """Image tokens that the block does not settle.
 
     states: (tokens, d). hits: True for the words found so far, (batch x points, words, len(KS)). row: index into
-    `hits` of each token, (tokens,). sample: index into the batch of each token, (tokens,).
+    `hits` of each token, (tokens,). sample: index into the batch of each token, (tokens,). unsettled: True for the
+    words that the token may decode, (tokens, words, len(KS)). leading: True for the tokens that are the most likely
+    to decode one of these words in their row, (tokens,).
     """
 
     hits: torch.Tensor
     row: torch.Tensor
     sample: torch.Tensor
     states: torch.Tensor
+    unsettled: torch.Tensor
+    leading: torch.Tensor
+
+    def subset(self, mask: torch.Tensor) -> _OpenTokens:
+        """Return the tokens where a mask (tokens,) is True; `hits` stays the same tensor."""
+        index = mask.nonzero().flatten()
+        parts = (self.row, self.sample, self.states, self.unsettled, self.leading)
+        return _OpenTokens(self.hits, *(part[index] for part in parts))
+
+    def undecided(self) -> torch.Tensor:
+        """Return True for the other tokens that may decode a word not found so far, bool (tokens,)."""
+        return ~self.leading & (self.unsettled & ~self.hits[self.row]).flatten(1).any(-1)
 
 
 class Lens:
@@ -145,12 +160,15 @@ class Lens:
         rank = lead.masked_fill(~unsettled, -torch.inf).amax((2, 3))
         order = rank.flatten().argsort(descending=True, stable=True)
         while True:
-            pending = (unsettled & ~hits.unsqueeze(1)).flatten(2).any(-1).flatten()
+            wanted = unsettled & ~hits.unsqueeze(1)
+            pending = wanted.flatten(2).any(-1).flatten()
             chosen = order[pending[order]]
             row, token = chosen[:_CHUNK] // tokens, chosen[:_CHUNK] % tokens
             if len(row):
-                self._open.append(_OpenTokens(hits, row, row // points, image.view(-1, tokens, width)[row, token]))
-                self.opened += len(row)
+                first = lead.masked_fill(~wanted, -torch.inf).argmax(1, keepdim=True)
+                leading = torch.zeros_like(wanted).scatter_(1, first, True) & wanted
+                states, leads = image.view(-1, tokens, width)[row, token], leading[row, token].flatten(1).any(-1)
+                self._open.append(_OpenTokens(hits, row, row // points, states, wanted[row, token], leads))
             if len(chosen) <= _CHUNK:
                 # Open tokens of several calls share one pass over the vocabulary.
                 if sum(len(part.row) for part in self._open) >= _CHUNK:
@@ -209,7 +227,8 @@ class Lens:
     ) -> torch.Tensor:
         """Decode the open tokens over the whole vocabulary and add the words found, in place.
 
-        Last tokens are decoded in the same pass, because reading the whole unembedding is slow.
+        The leading tokens come first. The others are decoded only if they may decode a word that these do not. Last
+        tokens are decoded in the same pass, because reading the whole unembedding is slow.
 
         Args:
             last: states of last tokens, (n, d).
@@ -220,10 +239,23 @@ class Lens:
             True where the best entry of a state in `last` is one of its sample's best entries, bool (n,).
         """
         parts, self._open = self._open, []
+        agree = self._decode([part.subset(part.leading) for part in parts], last, is_best, rows)
+        self._decode([part.subset(part.undecided()) for part in parts])
+        return agree
+
+    def _decode(
+        self,
+        parts: Sequence[_OpenTokens],
+        last: torch.Tensor | None = None,
+        is_best: torch.Tensor | None = None,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Decode all these tokens; arguments and result are those of `_decode_open`."""
         if last is None:
             last = self._rows.new_empty((0, self._rows.shape[1]))
         states = torch.cat([*(part.states for part in parts), last])
         open_count = len(states) - len(last)
+        self.opened += open_count
         sample = torch.cat([part.sample for part in parts]) if parts else None
         hits, agree = [], []
         with weights_loaded(self._head):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.data.words import stem
@@ -28,7 +28,7 @@ class Vocabulary:
 
     def entries(self, word: str) -> tuple[int, ...]:
         """Return the entries that spell `word`, sorted; empty if it has no piece of three letters."""
-        matches = self._index.by_stem.get(stem(word), [])
+        matches = self._index.with_stem(stem(word))
         if not matches:
             ids = self._tokenizer(" " + word, add_special_tokens=False).input_ids
             pieces = self._tokenizer.convert_ids_to_tokens(ids)
@@ -37,7 +37,7 @@ class Vocabulary:
                     character for character in piece if character.isalpha() and character.isascii()
                 ).lower()
                 if len(letters) >= _LEAST_LETTERS:
-                    matches = self._index.by_spelling.get(letters, [])
+                    matches = self._index.by_spelling.get(letters, ())
                     break
         return tuple(sorted(matches))
 
@@ -51,7 +51,22 @@ class _Index:
     """Entries by their lower-case spelling, and by the stem of that spelling."""
 
     by_spelling: Mapping[str, list[int]]
-    by_stem: Mapping[str, list[int]]
+    _by_initial: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+
+    def with_stem(self, stemmed: str) -> Sequence[int]:
+        """Return the entries whose spelling has this stem.
+
+        Only spellings with the same first letter are stemmed, because stemming all of them takes a second and never
+        changes a first letter.
+        """
+        initial = stemmed[:1]
+        if initial not in self._by_initial:
+            by_stem: dict[str, list[int]] = defaultdict(list)
+            for spelled, entries in self.by_spelling.items():
+                if spelled[:1] == initial:
+                    by_stem[stem(spelled)].extend(entries)
+            self._by_initial[initial] = by_stem
+        return self._by_initial[initial].get(stemmed, ())
 
 
 # Cached for the lifetime of a tokenizer, because indexing a large one takes ten seconds.
@@ -70,10 +85,7 @@ def _index_of(tokenizer: Any, size: int) -> _Index:
         spelled = text.strip().lower()
         if entry not in special and spelled.isalpha():
             by_spelling[spelled].append(entry)
-    by_stem: dict[str, list[int]] = defaultdict(list)
-    for spelled, entries in by_spelling.items():
-        by_stem[stem(spelled)].extend(entries)
-    return cached.setdefault(key, _Index(by_spelling, by_stem))
+    return cached.setdefault(key, _Index(by_spelling))
 
 
 def _texts(tokenizer: Any, size: int) -> Sequence[str]:

@@ -129,3 +129,38 @@ def test_all_entries_are_decoded_at_once(kind: str, monkeypatch: pytest.MonkeyPa
     spelled = [(text.strip().lower(), entry) for entry, text in enumerate(texts) if entry not in special]
     by_spelling = {word: [entry for text, entry in spelled if text == word] for word, _ in spelled if word.isalpha()}
     assert index.by_spelling == by_spelling
+
+
+def test_only_spellings_with_the_first_letter_of_a_word_are_stemmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stemmed: list[str] = []
+    monkeypatch.setattr(vocabulary, "stem", lambda word: stemmed.append(word) or stem(word))
+    tokenizer = bytes_tokenizer()
+    entries = Vocabulary(tokenizer, len(tokenizer))
+    assert entries.entries("dogs")
+    assert {word[0] for word in stemmed} == {"d"}
+    assert not stemmed.clear()
+    assert entries.entries("dog")
+    assert stemmed == ["dog"]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_stems_keep_the_first_letter(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    irregular = [
+        "skis",
+        "skies",
+        "dying",
+        "lying",
+        "tying",
+        "idly",
+        "gently",
+        "ugly",
+        "early",
+        "only",
+        "yes",
+        "ies",
+        "ing",
+    ]
+    texts = tokenizer.batch_decode([[entry] for entry in range(len(tokenizer))])
+    words = [*irregular, *(text.strip().lower() for text in texts if text.strip().isalpha())]
+    assert [word for word in words if stem(word)[:1] != word[:1]] == []
