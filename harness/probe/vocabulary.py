@@ -51,22 +51,23 @@ class _Index:
     """Entries by their lower-case spelling, and by the stem of that spelling."""
 
     by_spelling: Mapping[str, list[int]]
-    _by_initial: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    _by_start: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     def with_stem(self, stemmed: str) -> Sequence[int]:
-        """Return the entries whose spelling has this stem.
-
-        Only spellings with the same first letter are stemmed, because stemming all of them takes a second and never
-        changes a first letter.
-        """
-        initial = stemmed[:1]
-        if initial not in self._by_initial:
+        """Return the entries whose spelling has this stem; only spellings with the same start are stemmed."""
+        start = _start(stemmed)
+        if start not in self._by_start:
             by_stem: dict[str, list[int]] = defaultdict(list)
             for spelled, entries in self.by_spelling.items():
-                if spelled[:1] == initial:
+                if _start(spelled)[: len(start)] == start:
                     by_stem[stem(spelled)].extend(entries)
-            self._by_initial[initial] = by_stem
-        return self._by_initial[initial].get(stemmed, ())
+            self._by_start[start] = by_stem
+        return self._by_start[start].get(stemmed, ())
+
+
+def _start(word: str) -> str:
+    """Return the letters that a word shares with its stem, one if the stem has one; y counts as i, as in dying, die."""
+    return word[:2].replace("y", "i")
 
 
 # Cached for the lifetime of a tokenizer, because indexing a large one takes ten seconds.
