@@ -33,7 +33,7 @@ MOST_TIME, MOST_TIME_WITH_LENS, MOST_MEMORY = 1.25, 1.8, 1.1
 
 Record = Callable[[str, object], None]
 
-pytestmark = [pytest.mark.full_width, needs_real_data]
+pytestmark = [pytest.mark.full_width, pytest.mark.gpu, needs_real_data]
 
 
 @pytest.fixture(scope="module", params=["llava", "instructblip"])

@@ -126,8 +126,11 @@ def test_all_entries_are_decoded_at_once(kind: str, monkeypatch: pytest.MonkeyPa
         patch.setattr(type(tokenizer), "batch_decode", None)
         index = Vocabulary(tokenizer, size)._index
     special = set(tokenizer.all_special_ids)
-    spelled = [(text.strip().lower(), entry) for entry, text in enumerate(texts) if entry not in special]
-    by_spelling = {word: [entry for text, entry in spelled if text == word] for word, _ in spelled if word.isalpha()}
+    by_spelling: dict[str, list[int]] = {}
+    for entry, text in enumerate(texts):
+        word = text.strip().lower()
+        if word.isalpha() and entry not in special:
+            by_spelling.setdefault(word, []).append(entry)
     assert index.by_spelling == by_spelling
 
 

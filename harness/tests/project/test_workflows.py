@@ -146,7 +146,7 @@ def test_the_script_runs_the_readmes_commands_in_separate_environments(tmp_path:
         ["pip", "install"],
         ["pytest", "cases/"],
         ["pip", "install"],
-        ["pytest"],
+        ["pytest", "-n"],
     ]
     (tmp_path / "bin").mkdir()
     for name in ("python3", "chromium", "chromedriver"):
