@@ -20,6 +20,7 @@ def test_quantiles_equal_those_of_scipy_stats(tail: float) -> None:
     assert normal_upper(tail) == stats.norm.isf(tail)
 
 
+@pytest.mark.slow
 def test_verdicts_import_no_distributions() -> None:
     program = "import sys, harness.checks, harness.measurement.word_order; print('scipy.stats' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -126,6 +126,7 @@ def test_millions_of_empty_captions_are_not_unpacked(tmp_path: Path, monkeypatch
     assert "values in the columns of captions and ids, more than the limit of 100,000" in draw_error(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_table_of_thirty_million_rows_is_refused_at_once(tmp_path: Path) -> None:
     """The file has 300 kB. Reading all rows would take minutes."""
     import pyarrow

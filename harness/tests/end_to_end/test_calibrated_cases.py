@@ -48,6 +48,7 @@ def few_simulated_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power_gate, "recall_power", partial(power_gate.recall_power, draws=RECALL_DRAWS // 4))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bfloat16", "few_simulated_runs")
 def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
     samples = ("--phase-samples", "160")
@@ -69,6 +70,7 @@ def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
     again.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bfloat16", "few_simulated_runs")
 def test_samples_with_inconclusive_recall_suffice_for_regression_only(
     recorded: Cases, monkeypatch: pytest.MonkeyPatch

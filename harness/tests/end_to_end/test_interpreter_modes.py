@@ -20,6 +20,7 @@ def run(*arguments: str, optimised: str = "", **environment: str) -> subprocess.
     return subprocess.run([*command, *arguments], env=inherited | environment, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [(), ("--disable-plugin-autoload",), ("-p", "pytest_benchmark.plugin", "--disable-plugin-autoload")]
 )
@@ -30,6 +31,7 @@ def test_pytest_benchmark_is_loaded_without_plugin_autoload(arguments: tuple[str
     assert "cases/test_timing.py::test_plain[scenes-llava-scenes]" in result.stdout
 
 
+@pytest.mark.slow
 def test_stripped_docstrings_are_refused_at_collection() -> None:
     result = run("-k", "test_plain", "--phase-model", "scenes-llava", optimised="-OO")
     assert result.returncode == pytest.ExitCode.USAGE_ERROR

@@ -43,6 +43,7 @@ def assert_complete_at_each_step(rounds: list[list[str]], kind: str) -> None:
         assert line[5:] in (["-"], ["0", "tidy"]), line
 
 
+@pytest.mark.slow
 def test_an_update_killed_before_any_step_leaves_the_old_or_the_new_baseline(tmp_path: Path) -> None:
     rounds = run_rounds("few-steps", tmp_path / "steps")
     assert len(rounds) > 20

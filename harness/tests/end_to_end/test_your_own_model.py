@@ -60,6 +60,7 @@ def label(line: str) -> str:
     return re.split(r"  +|\d|:", line.strip())[0]
 
 
+@pytest.mark.slow
 def test_the_python_snippets_run(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     for kind, text in BLOCKS:
@@ -108,6 +109,7 @@ def run(
     return outcome
 
 
+@pytest.mark.slow
 def test_the_commands_run(run: Callable[[str], tuple[str, dict[str, int]]], pytester: pytest.Pytester) -> None:
     outputs: dict[str, str] = {}
     for command in commands():
@@ -139,6 +141,7 @@ def test_the_commands_for_quantised_and_adapted_models_run(
     assert re.search(rf"weights differ in layers? {changed}(, unembedding)?; the same in ", output)
 
 
+@pytest.mark.slow
 def test_the_command_for_the_figure_runs(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (command,) = (line for line in commands() if line.startswith("python -m harness.report.figures"))
     monkeypatch.setattr(sys, "argv", ["figures", *shlex.split(command)[3:]])

@@ -32,6 +32,7 @@ def outcome() -> SimulationOutcome:
     return run_plan(quick_plan(seed=0))
 
 
+@pytest.mark.slow
 def test_unchanged_pairs_raise_no_alarm(outcome: SimulationOutcome) -> None:
     for alarms in (outcome.paired, outcome.unpaired):
         assert (alarms.alarmed, alarms.lines) == (0, ())
@@ -40,6 +41,7 @@ def test_unchanged_pairs_raise_no_alarm(outcome: SimulationOutcome) -> None:
     assert [(cell.detected, cell.repetitions) for cell in nothing] == [(0, 3), (0, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", REQUIRED_CHANGES)
 def test_a_required_change_is_always_detected(outcome: SimulationOutcome, title: str) -> None:
     (cell,) = [c for c in outcome.cells if c.scenario.title == title and c.paired and c.n == REQUIRED_N]
@@ -48,6 +50,7 @@ def test_a_required_change_is_always_detected(outcome: SimulationOutcome, title:
     assert outcome.missed_requirements == []
 
 
+@pytest.mark.slow
 def test_counts_of_a_cell_are_consistent(outcome: SimulationOutcome) -> None:
     for cell in outcome.cells:
         assert max(cell.by_question.values()) <= cell.detected <= cell.repetitions - cell.inconclusive
@@ -55,6 +58,7 @@ def test_counts_of_a_cell_are_consistent(outcome: SimulationOutcome) -> None:
         assert cell.detected == sum(detected for detected, _ in cell.by_shape.values())
 
 
+@pytest.mark.slow
 def test_a_missed_requirement_gives_exit_code_1(outcome: SimulationOutcome, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(outcome, None, COMMAND) == 0
     assert "MISSED" not in capsys.readouterr().out
@@ -67,6 +71,7 @@ def test_a_missed_requirement_gives_exit_code_1(outcome: SimulationOutcome, caps
     assert len(replace(outcome, cells=cells).missed_requirements) == 2
 
 
+@pytest.mark.slow
 def test_the_page_states_command_seed_and_versions(outcome: SimulationOutcome, tmp_path: Path) -> None:
     path = tmp_path / "docs" / "rates.md"
     assert report(outcome, path, COMMAND) == 0

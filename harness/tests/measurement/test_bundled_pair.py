@@ -65,7 +65,8 @@ def test_another_batch_size_on_one_thread_reproduces_the_baseline(few: Profile, 
     assert compare_boundaries(few, stored).verdict == "reproduces"
 
 
-@pytest.mark.parametrize("n", [4, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [4, 64])
 def test_pruned_hits_equal_dense_hits_on_scenes(llava: Vlm, n: int) -> None:
     samples = scenes(n, 1)
     size = len(llava.anatomy.unembedding.weight)
@@ -106,6 +107,7 @@ def run_cases(pytester: pytest.Pytester, *plugins: Any) -> pytest.RunResult:
     )
 
 
+@pytest.mark.slow
 def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
     result = run_cases(pytester, FaultPlugin(swap_layers(3)))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -123,6 +125,7 @@ def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
     result.stdout.re_match_lines_random([r"E .*weights: \w{16} -> \w{16}"])
 
 
+@pytest.mark.slow
 def test_exchanged_images_fail_the_suite_although_the_mean_is_unchanged(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, stored: Baseline
 ) -> None:

@@ -167,6 +167,7 @@ def held_out_captions(model_and_processor: tuple[Any, Any]) -> tuple[list[Scene]
     return held_out, write_captions(*model_and_processor, held_out)
 
 
+@pytest.mark.slow
 def test_the_captions_name_what_is_in_held_out_scenes(held_out_captions: tuple[list[Scene], list[str]]) -> None:
     tally = Tally()
     for true_scene, caption in zip(*held_out_captions, strict=True):
@@ -175,6 +176,7 @@ def test_the_captions_name_what_is_in_held_out_scenes(held_out_captions: tuple[l
         assert tally.share(f"{reason}/all") >= 0.85, (reason, tally)
 
 
+@pytest.mark.slow
 def test_the_captions_fit_no_other_scene(held_out_captions: tuple[list[Scene], list[str]]) -> None:
     held_out, captions = held_out_captions
     tally = Tally()

@@ -104,6 +104,7 @@ def test_a_checkpoints_template_is_compiled_in_the_other_process_only(
     assert prompt_text(processor, INSTRUCTION) == "<image>" + INSTRUCTION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ENDLESS.values(), ids=ENDLESS)
 def test_a_template_that_recognises_the_trial_is_stopped_at_its_use(
     vlm: Vlm, template: str, monkeypatch: pytest.MonkeyPatch
@@ -193,6 +194,7 @@ def test_an_interrupted_prompt_leaves_no_reply_to_the_next(monkeypatch: pytest.M
     assert render("{{ messages[0].content }}", {}, "next") == "next"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system forks no processes")
 def test_a_fork_starts_its_own_process() -> None:
     program = """
@@ -230,6 +232,7 @@ def test_the_process_ignores_module_paths_that_are_not_text(monkeypatch: pytest.
     assert render("{{ 3 * 3 }}", {}, "a path") == "9"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="ends a process by a signal")
 def test_the_process_ends_with_its_parent() -> None:
     program = """

@@ -209,6 +209,7 @@ def test_a_template_that_reaches_out_is_refused_by_its_sandbox(directory: Path, 
     assert not payload_ran(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "template",
     [

@@ -106,6 +106,7 @@ def test_a_project_with_the_same_names_is_undisturbed(
     assert not [line for line in lines if "phase" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conftest", ["", f"pytest_plugins = [{PLUGIN!r}]"], ids=["not mentioned", "in conftest.py"])
 def test_tests_of_pairs_run_with_and_without_a_conftest(conftest: str, run: Run, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(conftest)
@@ -116,6 +117,7 @@ def test_tests_of_pairs_run_with_and_without_a_conftest(conftest: str, run: Run,
     result.stdout.fnmatch_lines(["phase: *"])
 
 
+@pytest.mark.slow
 def test_several_processes_need_the_plugin_from_the_start(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TESTS_OF_PAIRS)
     result = run("-n", "1", "-m", "bundled")

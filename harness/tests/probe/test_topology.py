@@ -147,6 +147,7 @@ def test_image_tokens_differ_and_attention_has_peaks(vlm: Vlm) -> None:
     assert np.ptp(readings.weight_shares[:, :, 0], axis=1).min() > 0.1
 
 
+@pytest.mark.slow
 def test_a_measurement_passes_all_self_checks(vlm: Vlm, profile: Profile) -> None:
     for name in CURVES:
         assert profile[name].shape == (N, DEPTH + 1)
@@ -161,6 +162,7 @@ def test_a_measurement_passes_all_self_checks(vlm: Vlm, profile: Profile) -> Non
     assert len({*profile.token_hashes}) == 1
 
 
+@pytest.mark.slow
 def test_both_controls_remove_the_image(profile: Profile) -> None:
     noise, blank = profile.controls["noise"], profile.controls["blank"]
     assert noise["inter"].shape == blank["inter"].shape == (N, DEPTH + 1)
@@ -178,6 +180,7 @@ def test_a_batch_gives_the_same_readings_as_its_samples_alone(vlm: Vlm) -> None:
             assert getattr(alone, name)[0] == pytest.approx(getattr(together, name)[row], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llava", "instructblip"])
 def test_a_saved_checkpoint_gives_the_same_readings(
     family: str, request: pytest.FixtureRequest, tmp_path: Path

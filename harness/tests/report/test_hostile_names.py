@@ -54,6 +54,7 @@ def assert_ids_unique(text: str) -> None:
     assert set(links) <= set(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 @pytest.mark.parametrize(
     "models",
@@ -93,6 +94,7 @@ def test_a_name_that_is_invalid_for_files_still_gets_report_and_baseline(tmp_pat
     assert all(len(part.encode()) <= LONGEST_NAME for part in stored.path.relative_to(tmp_path).parts)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_samples_with_similar_names_have_separate_figures(tmp_path: Path) -> None:
     samples = ("a/b", "a-b", "A-B", "a-b", "\u7532", "")
@@ -110,6 +112,7 @@ def test_valid_names_are_used_unchanged_in_file_names(tmp_path: Path) -> None:
     assert model_directory(tmp_path, "\u6a21\u578b-\u7532") == tmp_path / "\u6a21\u578b-\u7532"
 
 
+@pytest.mark.slow
 def test_unusual_names_are_drawn_in_every_format(tmp_path: Path) -> None:
     _, files = report_of(tmp_path, named("\u6a21\u578b-a\u202eb-" + "x" * 300, "s" * 5_000 + "\u7532"))
     headers = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
@@ -158,6 +161,7 @@ def test_a_long_name_is_shortened_in_output_and_complete_in_the_record(tmp_path:
 HUGE = "x" * 48_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 @pytest.mark.parametrize(
     ("fields", "drawn"),
