@@ -111,6 +111,8 @@ class LoadedModel:
 
         Python's last exception would otherwise keep the model of a failed test in memory.
         """
+        if self._vlm is None and not self._failed:
+            return
         self._vlm = None
         for name in ("last_exc", "last_type", "last_value", "last_traceback"):
             vars(sys).pop(name, None)
