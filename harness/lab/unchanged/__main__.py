@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,10 +21,9 @@ _PACKAGES = ("torch", "transformers")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the variations or read a log, print it and write its block; return 1 after an alarm, 2 after an error."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
     try:
-        log = read_log(options.read) if options.read else _run(options, shlex.join([*_PROGRAM.split(), *arguments]))
+        log = read_log(options.read) if options.read else _run(options)
         print(log.summary())
         if options.page:
             page: Path = options.page
@@ -36,12 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if log.alarmed else 0
 
 
-def _run(options: argparse.Namespace, command: str) -> RunLog:
+def _run(options: argparse.Namespace) -> RunLog:
     """Return the log of all runs; it is written after each of them."""
     import torch
 
     from harness.profile.environment import device_name, installed_version
 
+    # Without the paths of files, which are those of this machine.
+    command = f"{_PROGRAM} --runs {options.runs} --seed {options.seed}"
+    command += f" --samples {options.samples}" if options.samples else ""
     versions = {package: installed_version(package) for package in _PACKAGES}
     log = RunLog(datetime.now(UTC).strftime("%Y-%m-%d"), command, device_name(torch.device("cpu")), versions)
     for index, variation in enumerate(draw_variations(options.runs, options.seed), start=1):

@@ -83,7 +83,9 @@ def test_the_command_logs_every_run_and_reports_the_interval(
     expected = "0 alarms, largest change 0.05 x the tolerance, 1 of 19 verdicts inconclusive, 12 s"
     assert [line.split(": ", 1)[1] for line in lines[:2]] == [expected, expected]
     assert lines[2] == "0 alarms in 2 real runs with nothing changed (95 % interval 0.00% to 84.19%)"
-    assert [run for _, run in read_log(tmp_path / "log.json").runs] == [QUIET, QUIET]
+    log = read_log(tmp_path / "log.json")
+    assert [run for _, run in log.runs] == [QUIET, QUIET]
+    assert log.command == "python -m harness.lab.unchanged --runs 2 --seed 0"
     assert main(["--runs", "1"]) == 1
     assert "1 alarms (lens)" in capsys.readouterr().out
 
