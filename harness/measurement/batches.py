@@ -19,7 +19,7 @@ from harness.measurement.reading_cache import ReadingCache
 from harness.models.forward_errors import ForwardError
 from harness.models.prompts.chat import PromptError
 from harness.models.prompts.hashes import InputHashes
-from harness.models.prompts.processor_call import expected_lengths
+from harness.models.prompts.processor_call import even_groups, expected_lengths
 from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode, image_refusal
 from harness.models.vlm import Vlm
 from harness.probe.observation import Readings
@@ -166,11 +166,12 @@ class BatchRunner:
         try:
             yield indices, self._encode([samples[index] for index in indices])
         except UnevenPromptsError:
-            groups = self._even_groups(samples, indices)
+            with self._tokenizing:
+                groups = even_groups(self.vlm.processor, [samples[index] for index in indices])
             if len(groups) == 1:
                 raise
             for group in groups:
-                yield from self._encoded(samples, group)
+                yield from self._encoded(samples, tuple(indices[row] for row in group))
         except Exception as error:  # Datasets and processors raise any class; only faults of images are handled.
             faults = {index: fault for index in indices if (fault := image_fault(samples[index]))}
             refused: dict[int, str] = {}
@@ -184,19 +185,6 @@ class BatchRunner:
             accepted = tuple(index for index in indices if index not in faults and index not in refused)
             if accepted:
                 yield from self._encoded(samples, accepted)
-
-    def _even_groups(self, samples: Sequence[Sample], indices: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Group the indices by instruction and expected prompt length, in order of first appearance.
-
-        The instruction matters because a second text encoder, such as a Q-Former's, has its own tokens of it.
-        """
-        part = [samples[index] for index in indices]
-        with self._tokenizing:
-            lengths = expected_lengths(self.vlm.processor, part)
-        groups: dict[tuple[str, int], list[int]] = {}
-        for index, sample, length in zip(indices, part, lengths, strict=True):
-            groups.setdefault((sample.instruction, length), []).append(index)
-        return [tuple(group) for group in groups.values()]
 
     def _encode(self, samples: Sequence[Sample]) -> Batch:
         with self._tokenizing:

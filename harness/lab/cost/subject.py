@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from harness.data.datasets import find_dataset
+from harness.data.sample import Sample
 from harness.errors import PhaseError
 from harness.measurement.stopwatch import timing_references
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
-from harness.models.prompts.prompt import TokenGroups, encode
+from harness.models.prompts.processor_call import even_groups
+from harness.models.prompts.prompt import Batch, TokenGroups, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import observing
@@ -109,7 +111,7 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
 def plain_seconds(vlm: Vlm, dataset: str, samples: int | None, batch_size: int) -> float:
     """Return the seconds of the model's forward passes alone over the samples of a dataset.
 
-    Encoding the prompts is not timed.
+    Encoding the prompts is not timed. Prompts that cannot share a batch are divided as in a measurement.
     """
     data = find_dataset(dataset)
     drawn = data.draw(data.samples if samples is None else samples, 0, data.source())
@@ -117,11 +119,19 @@ def plain_seconds(vlm: Vlm, dataset: str, samples: int | None, batch_size: int) 
     seconds = 0.0
     with torch.inference_mode():
         for first in range(0, len(drawn), batch_size):
-            batch = encode(vlm.processor, drawn[first : first + batch_size], vlm.anatomy.image_positions)
-            inputs = vlm.to_device(batch.inputs)
-            begin = time.perf_counter()
-            vlm.model(**inputs, **options)
-            if vlm.device.type == "cuda":
-                torch.cuda.synchronize(vlm.device)
-            seconds += time.perf_counter() - begin
+            for batch in _batches(vlm, drawn[first : first + batch_size]):
+                inputs = vlm.to_device(batch.inputs)
+                begin = time.perf_counter()
+                vlm.model(**inputs, **options)
+                if vlm.device.type == "cuda":
+                    torch.cuda.synchronize(vlm.device)
+                seconds += time.perf_counter() - begin
     return seconds
+
+
+def _batches(vlm: Vlm, samples: Sequence[Sample]) -> list[Batch]:
+    try:
+        return [encode(vlm.processor, samples, vlm.anatomy.image_positions)]
+    except UnevenPromptsError:
+        groups = even_groups(vlm.processor, samples)
+        return [encode(vlm.processor, [samples[row] for row in group], vlm.anatomy.image_positions) for group in groups]

@@ -140,6 +140,18 @@ def expected_lengths(processor: Any, samples: Sequence[Sample]) -> list[int]:
     return lengths if image_lengths is None else [sum(pair) for pair in zip(lengths, image_lengths, strict=True)]
 
 
+def even_groups(processor: Any, samples: Sequence[Sample]) -> list[list[int]]:
+    """Group sample indices by instruction and expected prompt length, in order of first appearance.
+
+    Prompts of a group need no padding. The instruction matters because a second text encoder, such as a Q-Former's, has
+    its own tokens of it.
+    """
+    groups: dict[tuple[str, int], list[int]] = {}
+    for index, (sample, length) in enumerate(zip(samples, expected_lengths(processor, samples), strict=True)):
+        groups.setdefault((sample.instruction, length), []).append(index)
+    return list(groups.values())
+
+
 def _size(sample: Sample) -> Sequence[int]:
     """Return the height and width of a sample's image, or a default if loading fails; `encode` reports the error."""
     try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.data.sample import Sample
 from harness.lab.cost.__main__ import _command, main
 from harness.lab.cost.breakdown import breakdown_lines, measure_breakdown
 from harness.lab.cost.contestants import (
@@ -31,9 +33,9 @@ from harness.lab.cost.drawn import Topology, drawn_groups, drawn_subject, image_
 from harness.lab.cost.naive import naive_reader, read_naively
 from harness.lab.cost.published import PUBLISHED, Published, Width, instructblip_config, llava_config
 from harness.lab.cost.race import peak_bytes, race
-from harness.lab.cost.subject import Subject, UnavailableError
+from harness.lab.cost.subject import Subject, UnavailableError, plain_seconds
 from harness.measurement.measure import measure
-from harness.models.prompts.prompt import encode
+from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.profile.profile import Profile
@@ -238,6 +240,23 @@ def test_the_breakdown_covers_the_probe_but_not_the_model(subject: Subject) -> N
     assert ("last_token", "linear") in operations
     assert not {"silu", "scaled_dot_product_attention", "embedding"} & {name for _, name in operations}
     assert "% plain" in breakdown_lines(breakdown)[1]
+
+
+def test_plain_passes_divide_prompts_that_cannot_share_a_batch(
+    tiny_data: None, vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strict(processor: object, samples: Sequence[Sample], *rest: object) -> Batch:
+        if len({sample.instruction for sample in samples}) > 1:
+            raise UnevenPromptsError("prompts of different length")
+        return encode(processor, samples, *rest)
+
+    monkeypatch.setattr("harness.lab.cost.subject.encode", strict)
+    rows: list[int] = []
+    handle = vlm.model.register_forward_pre_hook(lambda *call: rows.append(len(call[2]["input_ids"])), with_kwargs=True)
+    assert plain_seconds(vlm, "tiny", 4, 4) > 0.0
+    handle.remove()
+    assert sum(rows) == 4
+    assert len(rows) == len({sample.instruction for sample in tiny_samples(4)}) > 1
 
 
 def test_full_measurements_are_timed_with_an_empty_and_a_full_cache(
