@@ -74,7 +74,7 @@ def _cached_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     prompt_of_row = torch.tensor([index[id(sample)] for sample in samples])
     targets, is_token = answer_tokens(vlm.processor, samples, captions)
     batch = encode(vlm.processor, pictures, vlm.anatomy.image_positions)
-    stack = _decoder_stack(vlm.model, vlm.anatomy)
+    stack = decoder_stack(vlm.model, vlm.anatomy)
     calls: list[tuple[dict[str, Any], Any]] = []
     handle = stack.register_forward_hook(lambda _, __, kwargs, output: calls.append((kwargs, output)), with_kwargs=True)
     try:
@@ -106,7 +106,7 @@ def _cached_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     return summed_likelihoods(values[is_token], is_token)
 
 
-def _decoder_stack(model: nn.Module, anatomy: Anatomy) -> nn.Module:
+def decoder_stack(model: nn.Module, anatomy: Anatomy) -> nn.Module:
     """Return the module that runs the decoder layers and the final norm."""
     return next(module for module in model.modules() if _holds(module, anatomy))
 

@@ -19,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, output_projection
 from harness.models.linear import observer
-from harness.probe.similarity import upcast
+from harness.probe.precision import upcast
 
 
 class AttentionError(PhaseError):

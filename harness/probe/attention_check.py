@@ -11,8 +11,8 @@ from torch import nn
 from harness.models.anatomy import Anatomy, output_projections
 from harness.models.linear import is_plain, observer, stores_codes
 from harness.probe.attention import AttentionError
+from harness.probe.precision import upcast
 from harness.probe.self_checks import TOLERANCE, SelfCheckError, relative_difference
-from harness.probe.similarity import upcast
 
 # Tolerance for an output projection that rounds its inputs to codes, since its linear map is read without that
 # rounding. Measured differences in 8 bits: up to 0.022 with one scale per row, up to 0.084 with one scale for all rows.

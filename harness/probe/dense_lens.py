@@ -13,12 +13,14 @@ from torch import nn
 from harness.models.linear import device_of, is_plain
 from harness.models.offloaded import weights_loaded
 from harness.probe.lens_task import KS, LensTask, TargetWords, padded_positions
-from harness.probe.similarity import upcast
+from harness.probe.precision import upcast, wide_product
 
 Norm = Callable[[torch.Tensor], torch.Tensor]
 
 # The number of image tokens whose logits over the whole vocabulary are in memory at a time.
 _ROWS = 256
+# The number of lowest entry ids of `lowest_entry_logits`.
+_ENTRIES = 4096
 
 
 class DenseLens:
@@ -109,10 +111,6 @@ class DenseLens:
             yield dense_logits(states.flatten(0, 1), self._head).view(batch, states.shape[1], -1)
 
 
-# The number of vocabulary entries whose rows are converted to float32 at a time.
-_ENTRIES = 4096
-
-
 def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
     """Return logits over the whole vocabulary in float32 or better, (rows, vocabulary), of normed states (rows, d).
 
@@ -121,20 +119,17 @@ def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
     if not isinstance(unembedding, nn.Linear) or not is_plain(unembedding):
         return upcast(unembedding(states.unsqueeze(1))[:, 0])
     with weights_loaded(unembedding):
-        weight, bias = unembedding.weight, unembedding.bias
-        if upcast(weight) is not weight:
-            # A float32 copy of the whole unembedding would be the largest tensor of a measurement.
-            parts = [nn.functional.linear(upcast(states), upcast(part)) for part in torch.split(weight, _ENTRIES)]
-            logits = torch.cat(parts, dim=-1)
-            return logits if bias is None else logits + upcast(bias)
-        return nn.functional.linear(upcast(states), weight, bias)
+        # A float32 copy of the whole unembedding would be the largest tensor of a measurement.
+        logits, bias = wide_product(states, unembedding.weight), unembedding.bias
+        return logits if bias is None else logits + upcast(bias)
 
 
 def lowest_entry_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
     """Return the logits of the 4,096 lowest entry ids in float32 or better, of normed states (rows, d)."""
     with weights_loaded(unembedding):
         weight, bias = unembedding.weight[:_ENTRIES], unembedding.bias
-        return nn.functional.linear(upcast(states), upcast(weight), None if bias is None else upcast(bias[:_ENTRIES]))
+        logits = wide_product(states, weight)
+        return logits if bias is None else logits + upcast(bias[:_ENTRIES])
 
 
 def unembedding_rows(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -11,7 +11,7 @@ from harness.models.linear import apply_linear, is_plain
 from harness.models.offloaded import weights_loaded
 from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow
-from harness.probe.similarity import upcast
+from harness.probe.precision import split_product, upcast, wide_product
 
 
 class ShareReader:
@@ -91,8 +91,7 @@ class LinearMap:
         """Return the products (..., out) of vectors (..., in) in float32 or better, without the bias."""
         if self.weight.is_cuda and self.weight.dtype == torch.bfloat16 and hasattr(torch.ops.aten.mm, "dtype"):
             return split_product(vectors, self.weight)
-        weight = upcast(self.weight)
-        return nn.functional.linear(vectors.to(weight.dtype), weight)
+        return wide_product(vectors, self.weight)
 
 
 def linear_map(module: nn.Module, vectors: torch.Tensor) -> LinearMap:
@@ -116,16 +115,3 @@ def linear_map(module: nn.Module, vectors: torch.Tensor) -> LinearMap:
     bias = upcast(apply_linear(module, torch.zeros(1, width, device=vectors.device)))[0]
     unit = upcast(apply_linear(module, torch.eye(width, device=vectors.device)))
     return LinearMap((unit - bias).T, bias)
-
-
-def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return the float32 product of vectors (..., in) and a bfloat16 weight (out, in), computed on GPU tensor cores.
-
-    The vectors are split into two bfloat16 parts, with a relative error of 2^-17. A product of float32 matrices would
-    take as long as half a decoder layer.
-    """
-    flat = vectors.float().flatten(0, -2)
-    large = flat.to(weight.dtype)
-    small = (flat - large.float()).to(weight.dtype)
-    halves = torch.mm(torch.cat([large, small]), weight.T, out_dtype=torch.float32)
-    return halves.view(2, *vectors.shape[:-1], len(weight)).sum(0)

@@ -17,7 +17,7 @@ from harness.models.linear import is_plain
 from harness.models.offloaded import weights_loaded
 from harness.probe.dense_lens import DenseLens, Norm, dense_logits, lowest_entry_logits, unembedding_rows
 from harness.probe.lens_task import KS, LensTask, TargetWords, padded_entries, padded_positions
-from harness.probe.similarity import upcast
+from harness.probe.precision import upcast
 
 # The numbers of tokens that are decoded, and compared with the lowest ids, at a time.
 _CHUNK = 256

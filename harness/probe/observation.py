@@ -22,6 +22,7 @@ from harness.probe.dense_lens import DenseLens, dense_logits
 from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens, open_lens
 from harness.probe.lens_task import LensTask, learn_block
+from harness.probe.precision import upcast
 from harness.probe.self_checks import (
     NotFiniteError,
     SelfCheckError,
@@ -30,7 +31,7 @@ from harness.probe.self_checks import (
     check_logits_differ,
     find_non_finite,
 )
-from harness.probe.similarity import GroupSums, UnitSums, upcast
+from harness.probe.similarity import GroupSums, UnitSums
 
 FloatArray = NDArray[np.floating[Any]]
 

@@ -13,7 +13,7 @@ import torch
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.vlm import count_image_features
-from harness.probe.similarity import upcast
+from harness.probe.precision import upcast
 
 # Relative tolerances by dtype of the model's outputs; 16-bit types round to about 3 decimal digits.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.models.prompts.prompt import TokenGroups
-
-
-def upcast(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor in float32, or unchanged if it is float64; all reductions use this precision."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+from harness.probe.precision import upcast
 
 
 @dataclass(frozen=True, slots=True)

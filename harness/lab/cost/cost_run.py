@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from harness.errors import first_line
@@ -22,6 +24,7 @@ from harness.lab.cost.published import PUBLISHED
 from harness.lab.cost.race import COSTLY_SHARE, peak_bytes, race
 from harness.lab.cost.subject import Subject, UnavailableError, pair_subject, plain_seconds
 from harness.measurement.measure import measure
+from harness.models.caption_scorer import decoder_stack
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, choose_device, choose_dtype, load_vlm
 from harness.profile.environment import device_name, installed_version
@@ -174,30 +177,41 @@ def time_measurement(vlm: Vlm, dataset: str, *, batch_size: int = BATCH, **optio
     same batch size. They run before and after, and the mean counts.
 
     A forward pass of the first measurement is a call of the model, including the probe's work while the layers run.
-    Reading images, encoding prompts and assembling readings count as outside. The calls are timed in the calling
-    thread. A GPU call returns before its work is done, so the share does not describe the device's time.
+    Captions that continue a cached prompt call the decoder and its unembedding alone, and count too. Reading images,
+    encoding prompts and assembling readings count as outside. The calls are timed in the calling thread. A GPU call
+    returns before its work is done, so the share does not describe the device's time.
     """
-    starts: list[float] = []
-    ends: list[float] = []
     plain = [plain_seconds(vlm, dataset, options.get("samples"), batch_size)]
     with TemporaryDirectory() as cache:
         settings = {"batch_size": batch_size, "cache": Path(cache), **options}
-        handles = [
-            vlm.model.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()), prepend=True),
-            vlm.model.register_forward_hook(lambda *_: ends.append(time.perf_counter()), always_call=True),
-        ]
-        try:
+        with _timed_calls([vlm.model, decoder_stack(vlm.model, vlm.anatomy), vlm.anatomy.unembedding]) as calls:
             begin = time.perf_counter()
             profile = measure(vlm, dataset, **settings)
             first = time.perf_counter() - begin
-        finally:
-            for handle in handles:
-                handle.remove()
         begin = time.perf_counter()
         measure(vlm, dataset, **settings)
         warm = time.perf_counter() - begin
     plain.append(plain_seconds(vlm, dataset, options.get("samples"), batch_size))
-    return MeasurementTime(profile.pair, profile.n, first, sum(ends) - sum(starts), warm, sum(plain) / 2)
+    return MeasurementTime(profile.pair, profile.n, first, sum(calls), warm, sum(plain) / 2)
+
+
+@contextmanager
+def _timed_calls(modules: Sequence[nn.Module]) -> Iterator[list[float]]:
+    """Collect the seconds of each call of the modules; a call inside another one is part of it."""
+    open_calls: list[float] = []
+    seconds: list[float] = []
+
+    def finish(*_: object) -> None:
+        elapsed = time.perf_counter() - open_calls.pop()
+        if not open_calls:
+            seconds.append(elapsed)
+
+    with ExitStack() as hooks:
+        for module in modules:
+            begin = module.register_forward_pre_hook(lambda *_: open_calls.append(time.perf_counter()), prepend=True)
+            hooks.callback(begin.remove)
+            hooks.callback(module.register_forward_hook(finish, always_call=True).remove)
+        yield seconds
 
 
 def run_plan(plan: CostPlan, command: str) -> CostRun:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.models.anatomy import Anatomy
-from harness.probe.similarity import upcast
+from harness.probe.precision import upcast
 from harness.releases.tiny.dense_readings import observing_densely
 from harness.releases.tiny.prompts import TinyPrompt, run_prompt
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.sample import Sample
 from harness.lab.cost.__main__ import _command, main
 from harness.lab.cost.breakdown import breakdown_lines, measure_breakdown
 from harness.lab.cost.contestants import (
@@ -28,17 +26,19 @@ from harness.lab.cost.cost_results import (
     SMALL_KIND,
     Cell,
 )
-from harness.lab.cost.cost_run import Conditions, drawn_cells, measure_cell, published_cells, time_measurement
+from harness.lab.cost.cost_run import (
+    Conditions,
+    drawn_cells,
+    measure_cell,
+    published_cells,
+)
 from harness.lab.cost.drawn import Topology, drawn_groups, drawn_subject, image_side, published_subject
 from harness.lab.cost.naive import naive_reader, read_naively
 from harness.lab.cost.published import PUBLISHED, Published, Width, instructblip_config, llava_config
 from harness.lab.cost.race import peak_bytes, race
-from harness.lab.cost.subject import Subject, UnavailableError, plain_seconds
-from harness.measurement.measure import measure
-from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode
-from harness.models.vlm import Vlm
+from harness.lab.cost.subject import Subject, UnavailableError
+from harness.models.prompts.prompt import encode
 from harness.probe.lens_task import LensTask, References
-from harness.profile.profile import Profile
 from harness.tests.support.tiny import cast_inputs, tiny_samples, tiny_vlm
 
 TINY = Topology(Width(32, 4, 64), 200, Width(16, 2, 32), 2)
@@ -237,50 +237,6 @@ def test_the_breakdown_covers_the_probe_but_not_the_model(subject: Subject) -> N
     functions = {operation.function.split(".")[0] for operation in breakdown.operations}
     operations = {(operation.function.split(".")[0], operation.operation) for operation in breakdown.operations}
     assert {"similarity", "attention", "last_token", "lens"} <= functions
-    assert ("last_token", "linear") in operations
+    assert ("precision", "linear") in operations
     assert not {"silu", "scaled_dot_product_attention", "embedding"} & {name for _, name in operations}
     assert "% plain" in breakdown_lines(breakdown)[1]
-
-
-def test_plain_passes_divide_prompts_that_cannot_share_a_batch(
-    tiny_data: None, vlm: Vlm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def strict(processor: object, samples: Sequence[Sample], *rest: object) -> Batch:
-        if len({sample.instruction for sample in samples}) > 1:
-            raise UnevenPromptsError("prompts of different length")
-        return encode(processor, samples, *rest)
-
-    monkeypatch.setattr("harness.lab.cost.subject.encode", strict)
-    rows: list[int] = []
-    handle = vlm.model.register_forward_pre_hook(lambda *call: rows.append(len(call[2]["input_ids"])), with_kwargs=True)
-    assert plain_seconds(vlm, "tiny", 4, 4) > 0.0
-    handle.remove()
-    assert sum(rows) == 4
-    assert len(rows) == len({sample.instruction for sample in tiny_samples(4)}) > 1
-
-
-def test_full_measurements_are_timed_with_an_empty_and_a_full_cache(
-    tiny_data: None, vlm: Vlm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passes: list[int] = []
-    calls: list[tuple[int, int]] = []
-
-    def recorded(*arguments: object, **options: object) -> Profile:
-        before = len(passes)
-        profile = measure(*arguments, **options)
-        calls.append((before, len(passes) - before))
-        return profile
-
-    monkeypatch.setattr("harness.lab.cost.cost_run.measure", recorded)
-    handle = vlm.model.register_forward_hook(lambda *_: passes.append(1))
-    times = time_measurement(vlm, "tiny", samples=4, batch_size=2, controls=(), progress=False)
-    handle.remove()
-    (plain, first), (_, warm) = calls
-    assert (plain, len(passes)) == (2, 2 + first + warm + 2)
-    assert warm < first
-    assert (times.label, times.samples) == ("tiny-llava-tiny", 4)
-    assert 0.0 < times.forward < times.first
-    assert times.share == pytest.approx(1 - times.forward / times.first)
-    assert min(times.warm, times.plain) > 0.0
-    assert not vlm.model._forward_hooks
-    assert not vlm.model._forward_pre_hooks

@@ -17,7 +17,7 @@ from harness.models.anatomy import AnatomyError, find_anatomy, output_projection
 from harness.models.linear import is_plain, output_width
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.last_token import linear_map, split_product
+from harness.probe.last_token import linear_map
 from harness.probe.self_checks import SelfCheckError
 from harness.profile.profile import Profile
 from harness.tests.support import literal
@@ -201,17 +201,6 @@ def test_norms_of_a_16_bit_model_are_products_in_float32(samples: Any, dtype: to
     assert readings.norm_rows is not None
     assert readings.norm_rows.shape[:2] == (len(samples), vlm.anatomy.depth)
     assert batch.groups.real.shape[1] == readings.norm_rows.shape[2]
-
-
-def test_the_split_product_is_that_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU's matrix product with 16-bit parts and 32-bit sums is simulated with float32 parts."""
-    real = torch.mm
-    monkeypatch.setattr(torch, "mm", lambda x, y, out_dtype: real(x.to(out_dtype), y.to(out_dtype)))
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.randn(6, 64, generator=generator).bfloat16()
-    values = torch.randn(2, 5, 64, generator=generator)
-    expected = values @ weight.float().T
-    assert float((split_product(values, weight) - expected).abs().max()) < 1e-3 * 2**-5 * float(expected.abs().max())
 
 
 def test_plain_layers_are_distinguished_from_others() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.models.prompts.prompt import TokenGroups
-from harness.probe.similarity import GroupSums, adjusted, upcast
+from harness.probe.precision import upcast
+from harness.probe.similarity import GroupSums, adjusted
 from harness.tests.support import literal
 from harness.tests.support.tiny import random_groups
 
