@@ -238,6 +238,7 @@ def test_an_inconclusive_phase_estimates_the_sufficient_number_of_samples() -> N
     assert second.n_needed is None or second.n_needed > 64
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.floats(1.0, 50.0), st.integers(0, 3))
 def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers: int) -> None:

@@ -40,6 +40,7 @@ def test_a_baseline_with_low_noise_and_enough_samples_has_power() -> None:
         assert power_refusal(power, lambda size: pytest.fail("nothing to simulate")) is None
 
 
+@pytest.mark.slow
 def test_equivalence_under_noise_has_its_closed_form() -> None:
     """With noise that shifts whole curves, the mean error is normal; shape and boundaries do not change."""
     n, draws = 50, 80

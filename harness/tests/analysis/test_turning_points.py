@@ -171,6 +171,7 @@ def test_non_finite_values_are_reported() -> None:
         boundary_intervals(np.zeros((4, 6)), ["a"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "n"), [(PLATEAU, 64), (LONG_PLATEAU, 64), (LONG_PLATEAU, 128)])
 def test_half_heights_beside_flat_plateaus_are_covered(shape: Shape, n: int) -> None:
     mean = shape.curve(30)

@@ -270,6 +270,7 @@ def test_a_lock_that_cannot_be_acquired_is_named(tmp_path: Path, made: Profile, 
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_update_without_changes_removes_remains_of_a_killed_one(recorded: Cases) -> None:
     folder = recorded.baselines / "tiny-llava"
     before = recorded.files()

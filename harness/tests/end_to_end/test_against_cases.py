@@ -105,6 +105,7 @@ def test_the_layers_changed_by_fine_tuning_are_listed(cases: Cases, saved: Calla
     assert judged == by_model["much"]["verdicts"]
 
 
+@pytest.mark.slow
 def test_models_of_different_depth_are_skipped_with_the_reason(cases: Cases, saved: Callable[[str], str]) -> None:
     pair = ("--phase-model", saved("deeper"), "--phase-against", saved("full"), "--phase-dataset", "tiny")
     result = cases.run(*QUICK, *REGRESSION, "-rs", pair=pair)
@@ -187,6 +188,7 @@ class Broken:
             raise WeightsError("the checkpoint broken cannot be loaded: look at it")
 
 
+@pytest.mark.slow
 def test_a_baseline_model_that_cannot_be_loaded_is_an_error_only_where_it_is_needed(
     cases: Cases, saved: Callable[[str], str], tmp_path: Path
 ) -> None:

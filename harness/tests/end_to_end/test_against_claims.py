@@ -40,12 +40,14 @@ def compare(cases: Cases) -> Compare:
     return run
 
 
+@pytest.mark.slow
 def test_identical_models_agree_on_claims_that_both_fail(compare: Compare) -> None:
     result = compare(tiny_vlm(layers=6), tiny_vlm(layers=6))
     assert result.ret == pytest.ExitCode.OK, result.stdout.str()
     result.stdout.fnmatch_lines(["XFAIL *test_four_phases*finding:"])
 
 
+@pytest.mark.slow
 def test_a_claim_that_holds_for_one_model_only_fails_and_changed_layers_are_named(compare: Compare) -> None:
     result = compare(make_aligned_vlm(), make_tuned_vlm(4.0))
     assert result.ret == pytest.ExitCode.TESTS_FAILED

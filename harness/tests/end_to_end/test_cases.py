@@ -51,6 +51,7 @@ def test_a_dataset_for_regression_only_has_no_claims_timing_and_controls(
     assert cases.run("-m", "replication").ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+@pytest.mark.slow
 def test_an_update_writes_only_changed_baselines(recorded: Cases) -> None:
     before = recorded.files()
     unchanged = recorded.run(*REGRESSION, "--phase-update")
@@ -152,6 +153,7 @@ def test_a_changed_model_fails_with_an_explanation(recorded: Cases, damage: Chan
     )
 
 
+@pytest.mark.slow
 def test_exchanged_images_are_detected(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def exchanged(n: int, *_: object) -> list[Sample]:
         samples = tiny_samples(n)
@@ -167,6 +169,7 @@ def test_exchanged_images_are_detected(recorded: Cases, monkeypatch: pytest.Monk
     result.stdout.fnmatch_lines(["E*the inputs changed: of 64 samples*", "E*64 other pixels*"])
 
 
+@pytest.mark.slow
 def test_changed_inputs_are_reported_first(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def inverted(n: int, *_: object) -> list[Sample]:
         return [
@@ -185,6 +188,7 @@ def test_changed_inputs_are_reported_first(recorded: Cases, monkeypatch: pytest.
     result.stdout.fnmatch_lines(["E*the inputs changed*", "E*64 other*", "E*look at*"])
 
 
+@pytest.mark.slow
 def test_a_known_difference_is_a_strict_expected_failure(recorded: Cases) -> None:
     plain = recorded.run("-m", "replication")
     failed = {report.partition("::")[2] for report in plain.stdout.str().splitlines() if report.startswith("FAILED")}
@@ -213,6 +217,7 @@ def test_a_subset_of_the_samples_reproduces(recorded: Cases) -> None:
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
     result = recorded.run(*REGRESSION, "-k", "test_reproduces", "-rs")
@@ -230,6 +235,7 @@ def test_strict_evidence_fails_inconclusive_verdicts(recorded: Cases, monkeypatc
     recorded.run(*few, "--phase-strict-evidence").assert_outcomes(failed=1)
 
 
+@pytest.mark.slow
 def test_timing_is_stored_in_the_baseline_but_not_in_the_json(recorded: Cases) -> None:
     skipped = recorded.run("-m", "timing", "-rs")
     skipped.stdout.fnmatch_lines(["*no ratio is stored for this device, dtype and attention*"])
@@ -244,6 +250,7 @@ def test_timing_is_stored_in_the_baseline_but_not_in_the_json(recorded: Cases) -
     assert [row["extra_info"]["times_plain"] > 0 for row in times if "attention" in row["name"]] == [True]
 
 
+@pytest.mark.slow
 def test_collecting_imports_no_torch() -> None:
     program = (
         "import sys, pytest\n"

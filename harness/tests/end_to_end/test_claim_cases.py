@@ -26,6 +26,7 @@ def test_claims_of_a_new_pair_are_findings_that_only_an_option_fails(cases: Case
     assert failed_claims(strict) > 0
 
 
+@pytest.mark.slow
 def test_a_baseline_or_an_empty_table_makes_the_claims_fail(recorded: Cases) -> None:
     assert failed_claims(recorded.run(*CLAIMS)) > 0
     for path in (recorded.baselines / "tiny-llava").iterdir():
@@ -35,6 +36,7 @@ def test_a_baseline_or_an_empty_table_makes_the_claims_fail(recorded: Cases) -> 
     assert failed_claims(recorded.run(*CLAIMS)) > 0
 
 
+@pytest.mark.slow
 def test_accepted_claims_are_expected_by_the_next_run(cases: Cases) -> None:
     path = cases.baselines / "known_differences.toml"
     path.parent.mkdir()
@@ -57,6 +59,7 @@ def test_accepted_claims_are_expected_by_the_next_run(cases: Cases) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_update_of_a_baseline_writes_its_known_differences(recorded: Cases) -> None:
     path = recorded.baselines / "known_differences.toml"
     path.write_text('[tiny-llava-tiny]\nfour-phases = "old"\n')

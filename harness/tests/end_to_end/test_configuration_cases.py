@@ -44,6 +44,7 @@ def joined_messages(result: pytest.RunResult) -> str:
     return " ".join(line.removeprefix("E ").strip() for line in result.outlines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", ["vision_feature_layer: -1 -> -2", MEAN])
 def test_the_message_names_the_changed_setting_first(
     recorded: Cases, monkeypatch: pytest.MonkeyPatch, message: str
@@ -67,6 +68,7 @@ def test_a_baseline_without_a_configuration_is_compared_with_a_note(recorded: Ca
     assert "; the baseline stores no configuration to compare" in text
 
 
+@pytest.mark.slow
 def test_an_update_adds_only_the_configuration(recorded: Cases) -> None:
     path = remove_configuration(recorded)
     arrays, old = find_arrays(path).read_bytes(), read_json(path)

@@ -75,6 +75,7 @@ def test_the_markers_are_registered_without_settings_of_the_project(cases: Cases
     assert result.ret == pytest.ExitCode.OK, result.stdout.str()
 
 
+@pytest.mark.slow
 def test_two_fixture_models_are_compared(cases_with_plugin: Cases) -> None:
     pair = ("--phase-model", "fixture:my_tuned", "--phase-against", "fixture:my_vlm", "--phase-dataset", "tiny")
     result = cases_with_plugin.run(
@@ -139,6 +140,7 @@ def test_a_fixture_that_fails_or_returns_another_type_is_an_error_without_traceb
     assert len(result.stdout.lines) < 40
 
 
+@pytest.mark.slow
 def test_collecting_for_a_fixture_imports_no_torch() -> None:
     program = (
         "import sys, pytest\n"

@@ -18,6 +18,7 @@ def history(cases: Cases) -> tuple[HistoryEntry, ...]:
     return read_baseline(cases.baselines / "tiny-llava" / "tiny.json").history
 
 
+@pytest.mark.slow
 def test_the_reason_of_each_accepted_change_is_kept(recorded: Cases) -> None:
     before = recorded.files()
     assert history(recorded) == ()

@@ -46,6 +46,7 @@ def test_an_unavailable_requested_pair_is_an_error(
     assert cases.run("--co", "-q", pair=options).ret == pytest.ExitCode.OK
 
 
+@pytest.mark.slow
 def test_available_pairs_are_measured_if_others_are_unavailable(cases: Cases, empty_hub: None) -> None:
     """A dataset option does not request every model that could be measured on it."""
     result = cases.run("-k", "test_inter_similarity", *PAIR[:2], pair=())

@@ -25,6 +25,7 @@ def folder(recorded: Cases) -> Path:
     return recorded.baselines.parent / "report"
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_run_writes_page_figures_and_record(recorded: Cases, folder: Path) -> None:
     chosen = ("--phase-draw", "tiny-5", "--phase-draw", "tiny-0")
     result = recorded.run(*QUICK, "--phase-report", "report", "--phase-json", "alone.json", *chosen)
@@ -52,6 +53,7 @@ def test_a_run_writes_page_figures_and_record(recorded: Cases, folder: Path) -> 
     assert str(folder.parent) not in page
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_the_page_names_the_first_changed_layer_and_the_changes(recorded: Cases, folder: Path) -> None:
     written = ("--phase-report", "report", "--phase-markdown", "summary.md")
@@ -139,6 +141,7 @@ def test_an_unknown_sample_id_fails_the_run(recorded: Cases, folder: Path) -> No
     assert (folder / "index.html").is_file()
 
 
+@pytest.mark.slow
 def test_an_error_in_writing_the_report_fails_the_run_but_keeps_other_outputs(
     recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

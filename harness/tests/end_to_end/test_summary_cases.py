@@ -15,6 +15,7 @@ from harness.tests.support.summaries import find_names, read_shapes
 SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
 
 
+@pytest.mark.slow
 def test_a_recorded_summary_is_equivalent_on_the_same_model(cases: Cases) -> None:
     new = cases.run(*SUMMARY)
     new.stdout.fnmatch_lines(["baselines: 0 matched, 0 changed, 1 new, 0 unused", "*wrote *tiny.json (new)"])

@@ -190,6 +190,7 @@ def test_a_stopped_download_resumes_with_the_missing_files_only(hub: FakeHub) ->
     assert (snapshot.path / SHARDS[2]).read_bytes() == MODEL[SHARDS[2]]
 
 
+@pytest.mark.slow
 def test_an_interrupted_transfer_resumes_at_its_last_byte(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
     hub.cut[SHARDS[0]] = 1200

@@ -36,11 +36,13 @@ def test_a_file_name_that_claims_millions_of_shards_uses_little_memory(tmp_path:
     assert peak < 20e6
 
 
+@pytest.mark.slow
 def test_many_such_names_together_use_little_memory(tmp_path: Path) -> None:
     missing = missing_beside(tmp_path, *(f"model-00001-of-8000{i:04}.safetensors" for i in range(2000)))
     assert len(missing) == 10_000
 
 
+@pytest.mark.slow
 def test_the_missing_last_file_of_a_long_series_is_named(tmp_path: Path) -> None:
     tables = [f"train-{i:05}-of-12000.parquet" for i in range(12_000)]
     assert missing_beside(tmp_path, *tables[:-1]) == tables[-1:]

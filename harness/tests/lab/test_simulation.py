@@ -146,6 +146,7 @@ def test_an_unwritable_page_is_refused_before_the_simulation(
         assert f"{path} cannot be written; name a file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_torch() -> None:
     code = "import sys, harness.lab.simulation.__main__; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

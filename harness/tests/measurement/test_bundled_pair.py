@@ -57,6 +57,7 @@ def few(llava: Vlm) -> Iterator[Profile]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_another_batch_size_on_one_thread_reproduces_the_baseline(few: Profile, stored: Baseline) -> None:
     """The adjusted curve of fewer samples is not compared."""
     for family in FAMILIES.values():
@@ -154,5 +155,6 @@ def test_exchanged_images_fail_the_suite_although_the_mean_is_unchanged(
     assert np.abs(profile["inter"] - baseline["inter"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_stored_baselines_are_the_nearest_for_this_pair(few: Profile, stored: Baseline) -> None:
     assert find_baseline(Path(ROOT / "baselines"), few).path == stored.path

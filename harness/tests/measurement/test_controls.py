@@ -148,17 +148,17 @@ def test_another_seed_of_the_noise_changes_the_noise_only(vlm: Vlm) -> None:
 
 def test_equal_prompts_of_the_blank_control_run_once(fresh_vlm: Vlm, tmp_path: Path) -> None:
     passes: list[int] = []
-    plain = tiny_profile(fresh_vlm)
+    plain = tiny_profile(fresh_vlm, batch_size=2)
     fresh_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
-    tiny_profile(fresh_vlm)
+    tiny_profile(fresh_vlm, batch_size=2)
     without = len(passes)
     passes.clear()
-    blank = tiny_profile(fresh_vlm, controls=("blank",), cache=tmp_path)
+    blank = tiny_profile(fresh_vlm, batch_size=2, controls=("blank",), cache=tmp_path)
     # Three instructions in batches of two: each batch holds one prompt twice.
     assert len(passes) == without + 3
     assert len(np.unique(blank.controls["blank"]["inter"], axis=0)) == 3
     passes.clear()
-    cached = tiny_profile(fresh_vlm, controls=("blank",), cache=tmp_path)
+    cached = tiny_profile(fresh_vlm, batch_size=2, controls=("blank",), cache=tmp_path)
     assert len(passes) < without
     assert np.array_equal(cached.controls["blank"]["inter"], blank.controls["blank"]["inter"])
     assert np.array_equal(plain["inter"], blank["inter"])

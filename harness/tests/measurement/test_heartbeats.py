@@ -65,6 +65,7 @@ def test_a_stalled_process_is_named_with_its_last_heartbeat(processes: list[Hear
     assert "process 2" not in first.silent()
 
 
+@pytest.mark.slow
 def test_a_stalled_process_is_reported_at_growing_intervals(processes: list[Heartbeats]) -> None:
     first, _, third = processes
     times, lines = [time.monotonic()], Lines()
@@ -83,6 +84,7 @@ def test_a_stalled_process_is_reported_at_growing_intervals(processes: list[Hear
     assert gaps[2] > 1.5 * gaps[1]
 
 
+@pytest.mark.slow
 def test_a_working_process_is_not_named(processes: list[Heartbeats], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "SILENCE", 1.0)
     first, second, third = processes
@@ -97,6 +99,7 @@ def test_a_working_process_is_not_named(processes: list[Heartbeats], monkeypatch
     assert lines == []
 
 
+@pytest.mark.slow
 def test_the_waiting_process_with_the_lowest_rank_reports(processes: list[Heartbeats]) -> None:
     first, second, third = processes
     first.beat("loading")

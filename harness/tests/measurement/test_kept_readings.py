@@ -12,6 +12,7 @@ import torch
 from harness.measurement.reading_cache import ReadingCacheError
 from harness.measurement.reading_files import packed, unpacked
 from harness.models.vlm import Vlm
+from harness.profile.profile import Profile
 from harness.storage import private_files
 from harness.tests.support.disks import full_disk, read_only_disk
 from harness.tests.support.tiny import N, have_same_numbers, largest_difference, tiny_profile, try_separators
@@ -19,6 +20,11 @@ from harness.tests.support.tiny import N, have_same_numbers, largest_difference,
 pytestmark = pytest.mark.usefixtures("tiny_data")
 
 DRAWING_PASSES = 2
+
+
+def in_pairs(vlm: Vlm, dataset: str = "tiny", **options: Any) -> Profile:
+    """Return a tiny profile that was measured in batches of two, and so has several files in the cache."""
+    return tiny_profile(vlm, dataset, **({"batch_size": 2} | options))
 
 
 @pytest.fixture
@@ -31,14 +37,14 @@ def passes(fresh_vlm: Vlm) -> list[int]:
 
 
 def test_cached_readings_are_used_and_are_identical(fresh_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    plain = tiny_profile(fresh_vlm)
+    plain = in_pairs(fresh_vlm)
     assert passes == [2] * (DRAWING_PASSES + 3)
     passes.clear()
-    first = tiny_profile(fresh_vlm, cache=tmp_path)
+    first = in_pairs(fresh_vlm, cache=tmp_path)
     assert passes == [2] * (DRAWING_PASSES + 3)
     passes.clear()
     lines: list[str] = []
-    cached = tiny_profile(fresh_vlm, cache=tmp_path, say=lines.append)
+    cached = in_pairs(fresh_vlm, cache=tmp_path, say=lines.append)
     assert passes == [2] * DRAWING_PASSES
     assert have_same_numbers(plain, first)
     assert have_same_numbers(plain, cached)
@@ -47,11 +53,11 @@ def test_cached_readings_are_used_and_are_identical(fresh_vlm: Vlm, passes: list
 
 def test_more_samples_extend_the_cache(fresh_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
     """Complete windows of batches are composed as before; inside a window a longer run may sort differently."""
-    tiny_profile(fresh_vlm, samples=16, cache=tmp_path)
+    in_pairs(fresh_vlm, samples=16, cache=tmp_path)
     passes.clear()
-    longer = tiny_profile(fresh_vlm, samples=18, cache=tmp_path)
+    longer = in_pairs(fresh_vlm, samples=18, cache=tmp_path)
     assert passes == [2] * (DRAWING_PASSES + 1)
-    assert have_same_numbers(longer, tiny_profile(fresh_vlm, samples=18))
+    assert have_same_numbers(longer, in_pairs(fresh_vlm, samples=18))
 
 
 def change_parameter(vlm: Vlm) -> None:
@@ -84,14 +90,14 @@ def patch_last_norm(vlm: Vlm) -> None:
 def test_a_changed_model_is_measured_again_despite_the_cache(
     fresh_vlm: Vlm, passes: list[int], tmp_path: Path, change: Callable[[Vlm], None]
 ) -> None:
-    before = tiny_profile(fresh_vlm, cache=tmp_path)
+    before = in_pairs(fresh_vlm, cache=tmp_path)
     change(fresh_vlm)
     passes.clear()
     lines: list[str] = []
-    changed = tiny_profile(fresh_vlm, cache=tmp_path, say=lines.append)
+    changed = in_pairs(fresh_vlm, cache=tmp_path, say=lines.append)
     assert passes == [2] * (DRAWING_PASSES + 3)
     assert largest_difference(before, changed) > 1e-4
-    assert have_same_numbers(changed, tiny_profile(fresh_vlm))
+    assert have_same_numbers(changed, in_pairs(fresh_vlm))
     patched = change in (patch_forward, patch_last_norm)
     assert (
         lines
@@ -100,16 +106,16 @@ def test_a_changed_model_is_measured_again_despite_the_cache(
     assert (changed.weights == before.weights) == patched
     # The new readings are cached in turn.
     passes.clear()
-    assert have_same_numbers(changed, tiny_profile(fresh_vlm, cache=tmp_path))
+    assert have_same_numbers(changed, in_pairs(fresh_vlm, cache=tmp_path))
     assert passes == [2] * DRAWING_PASSES
 
 
 def test_an_interrupted_run_of_a_patched_model_does_not_mix_readings(fresh_vlm: Vlm, tmp_path: Path) -> None:
     """Readings from before and after the patch are in one cache; the old ones are not used."""
-    tiny_profile(fresh_vlm, cache=tmp_path)
+    in_pairs(fresh_vlm, cache=tmp_path)
     patch_forward(fresh_vlm)
     interrupt(fresh_vlm, DRAWING_PASSES + 1, cache=tmp_path)
-    assert have_same_numbers(tiny_profile(fresh_vlm, cache=tmp_path), tiny_profile(fresh_vlm))
+    assert have_same_numbers(in_pairs(fresh_vlm, cache=tmp_path), in_pairs(fresh_vlm))
 
 
 def interrupt(vlm: Vlm, after: int, **options: Any) -> None:
@@ -123,16 +129,16 @@ def interrupt(vlm: Vlm, after: int, **options: Any) -> None:
 
     handle = vlm.anatomy.layers[1].register_forward_pre_hook(crash)
     with pytest.raises(KeyboardInterrupt):
-        tiny_profile(vlm, **options)
+        in_pairs(vlm, **options)
     handle.remove()
 
 
 def test_an_interrupted_measurement_continues(fresh_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
     interrupt(fresh_vlm, DRAWING_PASSES + 2, cache=tmp_path)
     passes.clear()
-    resumed = tiny_profile(fresh_vlm, cache=tmp_path)
+    resumed = in_pairs(fresh_vlm, cache=tmp_path)
     assert passes == [2] * (DRAWING_PASSES + 1)
-    assert have_same_numbers(resumed, tiny_profile(fresh_vlm))
+    assert have_same_numbers(resumed, in_pairs(fresh_vlm))
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -140,14 +146,14 @@ def test_an_interrupted_measurement_continues(fresh_vlm: Vlm, passes: list[int],
 def test_a_truncated_reading_is_measured_again(
     fresh_vlm: Vlm, passes: list[int], tmp_path: Path, which: int, share: float
 ) -> None:
-    before = tiny_profile(fresh_vlm, cache=tmp_path)
+    before = in_pairs(fresh_vlm, cache=tmp_path)
     files = sorted(tmp_path.rglob("*.npz"))
     assert len(files) == len(passes) - DRAWING_PASSES == 3
     content = files[which].read_bytes()
     files[which].write_bytes(content[: int(share * len(content))])
     passes.clear()
     lines: list[str] = []
-    assert have_same_numbers(tiny_profile(fresh_vlm, cache=tmp_path, say=lines.append), before)
+    assert have_same_numbers(in_pairs(fresh_vlm, cache=tmp_path, say=lines.append), before)
     assert passes == [2] * (DRAWING_PASSES + 1)
     assert files[which].read_bytes() == content
     assert lines == [
@@ -161,59 +167,59 @@ def test_planted_readings_change_no_result(
     """The readings have valid checksums and other numbers, in a cache that others can write to."""
     monkeypatch.setattr(private_files, "is_closed_to_others", lambda _: False)
     cache = tmp_path / "cache"
-    before = tiny_profile(fresh_vlm, cache=cache)
+    before = in_pairs(fresh_vlm, cache=cache)
     for path in cache.rglob("*.npz"):
         address = f"{path.parent.name}/{path.stem}"
         rows, witness = unpacked(path.read_bytes(), address)
         planted = {name: {**row, "similarity": row["similarity"] + 0.5} for name, row in rows.items()}
         path.write_bytes(packed(planted, witness, address))
-    assert largest_difference(tiny_profile(fresh_vlm, cache=cache), before) > 0.4
+    assert largest_difference(in_pairs(fresh_vlm, cache=cache), before) > 0.4
     cache.chmod(0o777)
     passes.clear()
     lines: list[str] = []
-    assert have_same_numbers(tiny_profile(fresh_vlm, cache=cache, say=lines.append), before)
+    assert have_same_numbers(in_pairs(fresh_vlm, cache=cache, say=lines.append), before)
     assert passes == [2] * (DRAWING_PASSES + 3)
     (line,) = lines
     assert line.startswith(f"readings are neither used nor cached, because others can write to {cache} (chmod -R go-w ")
 
 
 def test_other_settings_do_not_share_readings(fresh_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    tiny_profile(fresh_vlm, cache=tmp_path)
+    in_pairs(fresh_vlm, cache=tmp_path)
     for change in (lambda: None, lambda: fresh_vlm.model.set_attn_implementation("eager")):
         change()
         passes.clear()
-        tiny_profile(fresh_vlm, cache=tmp_path, batch_size=3)
+        in_pairs(fresh_vlm, cache=tmp_path, batch_size=3)
         assert sum(passes) == 2 * DRAWING_PASSES + N
 
 
 def test_a_full_disk_does_not_stop_a_measurement(fresh_vlm: Vlm, tmp_path: Path) -> None:
     lines: list[str] = []
     with full_disk(after=2):
-        first = tiny_profile(fresh_vlm, cache=tmp_path, say=lines.append)
-    assert have_same_numbers(first, tiny_profile(fresh_vlm))
+        first = in_pairs(fresh_vlm, cache=tmp_path, say=lines.append)
+    assert have_same_numbers(first, in_pairs(fresh_vlm))
     assert [line.split(" (No space left on device)")[0] for line in lines] == [
         f"readings are no longer cached in {next(tmp_path.rglob('key.json')).parent}",
         f"{N - 2} readings were measured and not cached in {next(tmp_path.rglob('key.json')).parent}",
     ]
     assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".json", ".npz"]
-    assert have_same_numbers(tiny_profile(fresh_vlm, cache=tmp_path), first)
+    assert have_same_numbers(in_pairs(fresh_vlm, cache=tmp_path), first)
 
 
 def test_a_read_only_cache_is_used_and_not_extended(fresh_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    tiny_profile(fresh_vlm, samples=16, cache=tmp_path)
+    in_pairs(fresh_vlm, samples=16, cache=tmp_path)
     passes.clear()
     lines: list[str] = []
     with read_only_disk():
-        tiny_profile(fresh_vlm, samples=16, cache=tmp_path, say=lines.append)
+        in_pairs(fresh_vlm, samples=16, cache=tmp_path, say=lines.append)
         assert (passes, lines) == ([2] * DRAWING_PASSES, [])
-        longer = tiny_profile(fresh_vlm, samples=18, cache=tmp_path, say=lines.append)
+        longer = in_pairs(fresh_vlm, samples=18, cache=tmp_path, say=lines.append)
     assert passes == [2] * (2 * DRAWING_PASSES + 1)
     assert [" (Read-only file system)" in line for line in lines] == [True, True]
     assert "new ones are not cached" in lines[0]
-    assert have_same_numbers(longer, tiny_profile(fresh_vlm, samples=18))
+    assert have_same_numbers(longer, in_pairs(fresh_vlm, samples=18))
 
 
 def test_an_unusable_cache_directory_raises_one_error(fresh_vlm: Vlm, tmp_path: Path) -> None:
     (tmp_path / "readings").write_text("a file where a directory should be")
     with pytest.raises(ReadingCacheError, match=r"readings cannot be cached in .*; choose another --phase-cache"):
-        tiny_profile(fresh_vlm, cache=tmp_path)
+        in_pairs(fresh_vlm, cache=tmp_path)

@@ -56,6 +56,7 @@ def check_others(profile: Profile, complete: Profile) -> None:
         np.testing.assert_allclose(profile.arrays[name], rest.arrays[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [[7], [0], [1], [0, 1], [0, 2, 3, 11]], ids=str)
 def test_a_refused_image_is_excluded_at_any_position(
     picky: Vlm, changed: Callable[..., None], tmp_path: Path, rows: list[int]

@@ -112,6 +112,7 @@ def test_memory_stays_flat_over_200_measurements(vlm: Vlm, paired_data: None, tm
     assert high < MOST_KB_EACH, f"{growth:.1f} kB a measurement, at most {high:.1f} (99 %), of {sizes[0]:.0f}"
 
 
+@pytest.mark.slow
 def test_a_measurement_leaves_no_objects_hooks_or_cache_entries(
     fresh_vlm: Vlm, paired_data: None, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_language_is_recognised_from_many_sentences_only() -> None:
     assert seem_english([])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("language", "reason"), [("Japanese", NO_WORD), ("German", NOT_ENGLISH)])
 def test_all_but_recall_is_measured(
     vlm: Vlm, foreign: Callable[[str], None], tmp_path: Path, language: str, reason: str
@@ -101,6 +102,7 @@ def test_the_claim_that_needs_recall_is_inconclusive_without_it(vlm: Vlm, foreig
     assert claims["output-preparation"].verdict is not ClaimVerdict.HOLDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("summary", [False, True])
 def test_a_baseline_without_recall_is_stored_and_compared(
     vlm: Vlm, foreign: Callable[[str], None], tmp_path: Path, summary: bool

@@ -220,6 +220,7 @@ def test_out_of_memory_halves_the_batch_size_and_reports_it_once(
     assert passes == [2] * DRAWING_PASSES
 
 
+@pytest.mark.slow
 def test_halved_batches_are_encoded_while_others_are_prefetched(
     fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

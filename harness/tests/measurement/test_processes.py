@@ -67,6 +67,7 @@ def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     assert third.device("auto") == "auto"
 
 
+@pytest.mark.slow
 def test_two_processes_exchange_results_and_errors() -> None:
     """Results are in order, errors are the same in both processes, and a lost process is reported."""
     first, second = (process.communicate(timeout=100)[0].splitlines() for process in started())

@@ -68,6 +68,7 @@ def test_a_reading_is_read_back_exactly_and_its_key_is_stored_beside_it(reading:
         assert plain["hits"].tolist() == [ROW["hits"].tolist()]
 
 
+@pytest.mark.slow
 def test_a_reading_with_any_flipped_bit_is_named_and_not_used(reading: Path) -> None:
     content = reading.read_bytes()
     count = 0
@@ -282,6 +283,7 @@ def output_lines(process: subprocess.Popen[str]) -> list[str]:
     return out.strip().splitlines()
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_cache_and_a_refused_write_is_reported(tmp_path: Path) -> None:
     both = [start_process("hammer", tmp_path / "cache") for _ in range(2)]
     last = start_process("refused", tmp_path / "small")

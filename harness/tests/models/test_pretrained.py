@@ -40,6 +40,7 @@ def test_a_saved_model_is_loaded_unchanged(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.model(**batch.inputs).logits, before.model(**batch.inputs).logits)
 
 
+@pytest.mark.slow
 def test_an_instructblip_as_published_gets_its_processor_and_a_bare_prompt(tmp_path: Path) -> None:
     save_instructblip(tmp_path)
     convert_to_published(tmp_path)

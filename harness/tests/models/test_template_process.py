@@ -132,6 +132,7 @@ def test_a_prompt_just_below_the_limit_is_rendered(vlm: Vlm) -> None:
         render(text + "many words and more", {}, INSTRUCTION)
 
 
+@pytest.mark.slow
 def test_an_error_of_a_template_is_short_and_printable(vlm: Vlm) -> None:
     with pytest.raises(RenderingError) as caught:
         render("{{ raise_exception('\x1b]0;evil\x07' * 99999) }}", {}, INSTRUCTION)
@@ -139,12 +140,14 @@ def test_an_error_of_a_template_is_short_and_printable(vlm: Vlm) -> None:
     assert len(str(caught.value)) < 10_000
 
 
+@pytest.mark.slow
 def test_prompts_of_several_threads_are_not_mixed_up() -> None:
     texts = [f"text {k}" for k in range(400)]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda text: render("{{ messages[0].content }}", {}, text), texts)) == texts
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_opened_again() -> None:
     assert render("{{ messages[0].content }}", {}, "before") == "before"
     process = template_process._PROCESS.open()
@@ -153,6 +156,7 @@ def test_a_process_that_was_killed_is_opened_again() -> None:
     assert render("{{ messages[0].content }}", {}, "behind") == "behind"
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_be_started_or_is_ended_is_no_fault_of_the_template(
     vlm: Vlm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +183,7 @@ def test_a_process_that_cannot_be_started_or_is_ended_is_no_fault_of_the_templat
     assert prompt_text(processor, INSTRUCTION) == f"<image>{INSTRUCTION}without process"
 
 
+@pytest.mark.slow
 def test_an_interrupted_prompt_leaves_no_reply_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     send = template_process._send
 
@@ -213,6 +218,7 @@ def test_a_fork_starts_its_own_process() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_the_process_imports_no_module_of_the_current_directory(tmp_path: Path) -> None:
     for name in ("json", "jinja2", "transformers", "harness"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('from the current directory')")
@@ -225,6 +231,7 @@ def test_the_process_imports_no_module_of_the_current_directory(tmp_path: Path) 
     assert completed.stdout == "2\n"
 
 
+@pytest.mark.slow
 def test_the_process_ignores_module_paths_that_are_not_text(monkeypatch: pytest.MonkeyPatch) -> None:
     # A frequent slip in a conftest.py; Python passes over it, too.
     monkeypatch.setattr(sys, "path", [Path("/no/text"), *sys.path])

@@ -122,6 +122,7 @@ def write_older_merges(content: Any) -> None:
     content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [change_splitting, write_older_merges])
 def test_only_the_vocabulary_of_a_tokenizer_in_another_form_is_used(
     stored: Path, change: Callable[[Any], None]

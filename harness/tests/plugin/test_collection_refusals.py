@@ -91,6 +91,7 @@ def test_a_missing_directory_is_refused_if_only_the_data_is_named(
         assert f"{path}, the path for {name}, is not a directory" in refused(cases, "--phase-data", f"{name}={path}")
 
 
+@pytest.mark.slow
 def test_directories_of_unselected_datasets_are_not_checked(cases: Cases, tmp_path: Path) -> None:
     result = cases.run("-k", "test_four_phases", "--phase-data", f"winoground={tmp_path / 'nowhere'}")
     assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)

@@ -36,6 +36,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     return properties_of(suite), cases
 
 
+@pytest.mark.slow
 def test_every_case_has_its_verdict_as_properties(recorded: Cases) -> None:
     path = recorded.baselines.parent / "out.xml"
     options = ("-m", "regression or replication", "--phase-controls", "none", "--junit-xml", str(path))

@@ -70,6 +70,7 @@ def test_junit_keeps_the_full_message(recorded: Cases, pytester: pytest.Pytester
     assert "intended? " in text
 
 
+@pytest.mark.slow
 def test_quiet_output_keeps_changes_and_written_files(recorded: Cases) -> None:
     brief = recorded.run(*ONE, "-q", "--phase-json", "out.json")
     brief.stdout.fnmatch_lines(
@@ -91,6 +92,7 @@ def test_quiet_output_keeps_changes_and_written_files(recorded: Cases) -> None:
     updated.stdout.fnmatch_lines(["  wrote *tiny.json (changed)", "record *out.json", "PHASES OK: 1 baseline written*"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_the_last_line_is_red_if_the_run_fails_without_a_failed_test(recorded: Cases) -> None:
     result = recorded.run(*ONE, "--color=yes", "--phase-draw", "no-such-sample", "--phase-report", "page")

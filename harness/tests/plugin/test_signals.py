@@ -173,6 +173,7 @@ def default_signals() -> Iterator[None]:
         assert signal.signal(number, handler) is signal.SIG_DFL
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("default_signals")
 def test_only_a_run_with_pairs_handles_signals(pytester: pytest.Pytester, cases: Cases) -> None:
     witness = Witness()

@@ -65,6 +65,7 @@ TOKENIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_entries_of_a_word_have_its_stem_or_are_its_first_piece(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]()
@@ -146,6 +147,7 @@ def test_only_spellings_with_the_start_of_a_word_are_stemmed(monkeypatch: pytest
     assert stemmed == ["dog"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_stems_keep_the_start_of_a_word(kind: str) -> None:
     """The index relies on it. Only stems of one letter and the letters y and i differ from the word in its start."""

@@ -96,6 +96,7 @@ def test_other_texts_are_refused_with_a_way_out(
         Release.parse(text, torch)
 
 
+@pytest.mark.slow
 def test_the_running_environment_needs_no_other(environments: Path, tmp_path: Path) -> None:
     environment = prepare_environment(Release.parse("installed"), tmp_path / "log")
     assert environment.python == Path(sys.executable)

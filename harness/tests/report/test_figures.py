@@ -254,6 +254,7 @@ def test_names_are_not_parsed_as_formulas_or_markup(profile: Profile, name: str)
     assert {"$x^2$": "$x^2$, 12", "<b>&": "&lt;b&gt;&amp;, 12"}.get(name, "12 layers") in svg
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_data")
 def test_the_command_draws_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "two"):

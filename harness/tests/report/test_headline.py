@@ -96,6 +96,7 @@ def test_unconfirmed_phases_are_a_best_guess(tmp_path: Path) -> None:
     assert certainty_sentence(answer.outcome).startswith(f"{count} of 4 phases confirmed")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_two_models_are_compared_against_a_name_and_no_baseline(tmp_path: Path) -> None:
     session = judge_profiles(tmp_path / "kept", make_differing_profile())

@@ -81,6 +81,7 @@ def test_two_models_never_share_a_figure(tmp_path: Path, models: tuple[str, str]
     assert len(set(anchors)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 @pytest.mark.parametrize("model", ["NUL", "aux.7b", "x" * 300, "\u7532" * 250])
 def test_a_name_that_is_invalid_for_files_still_gets_report_and_baseline(tmp_path: Path, model: str) -> None:
@@ -103,6 +104,7 @@ def test_samples_with_similar_names_have_separate_figures(tmp_path: Path) -> Non
     assert len({name.casefold() for name in files}) == (len(KINDS) * (2 + DRAWN + MAPS * len(samples)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_valid_names_are_used_unchanged_in_file_names(tmp_path: Path) -> None:
     text, files = report_of(tmp_path, named("llava-1.5-7b", "coco-42"))
@@ -140,6 +142,7 @@ def test_a_baseline_in_a_shared_directory_belongs_to_one_model(tmp_path: Path) -
     assert find_baseline(tmp_path, mine).profile.model == "LLaVA"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_a_long_name_is_shortened_in_output_and_complete_in_the_record(tmp_path: Path) -> None:
     model = "x" * 300

@@ -91,6 +91,7 @@ def test_code_and_prose_escape_markup(text: str, as_code: str, as_prose: str) ->
     assert (code(text), prose(text)) == (as_code, as_prose)
 
 
+@pytest.mark.slow
 def test_a_run_appends_its_summary(recorded: Cases) -> None:
     path = recorded.baselines.parent / "step.md"
     path.write_text("before\n")

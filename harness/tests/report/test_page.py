@@ -19,7 +19,7 @@ from harness.judgement.known_differences import KNOWN_DIFFERENCES
 from harness.report.figures import PANELS
 from harness.report.write import write_report
 from harness.storage.files import write_atomically
-from harness.tests.support.drawings import HOSTILE, synthetic_drawing
+from harness.tests.support.drawings import HOSTILE, synthetic_drawing, without_raster_and_pdf
 from harness.tests.support.html_page import Page
 from harness.tests.support.judged import judge_profiles, make_differing_profile
 from harness.tests.support.synthetic_profiles import L, synthetic_profile
@@ -34,7 +34,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     session = judge_profiles(folder / "kept", same, other)
     known = "".join(f'[{pair}]\nintra-modal = "the texts fall apart"\n' for pair in session.profiles)
     (folder / "kept" / KNOWN_DIFFERENCES).write_text(known, encoding="utf-8")
-    write_report(session, (), folder / "report")
+    with without_raster_and_pdf():
+        write_report(session, (), folder / "report")
     return folder / "report"
 
 
@@ -201,6 +202,7 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
     assert "took 1.50 times the time of a plain one" in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_a_run_without_baseline_states_that_none_was_compared(tmp_path: Path) -> None:
     session = judge_profiles(tmp_path / "kept", synthetic_profile())
@@ -214,6 +216,7 @@ def test_a_run_without_baseline_states_that_none_was_compared(tmp_path: Path) ->
     assert "Open dots" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_the_answer_lists_the_first_changed_settings_and_the_provenance_all(tmp_path: Path) -> None:
     before = {"vision_feature_layer": -2, **{f"text_config.field_{index}": HOSTILE for index in range(8)}}
@@ -258,6 +261,7 @@ def test_markup_in_data_is_escaped_on_the_page(tmp_path: Path) -> None:
         assert re.fullmatch(r"[A-Za-z0-9._~-]+\.(svg|png|pdf|csv)", path.name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_winoground_scores_list_their_number_of_items(tmp_path: Path) -> None:
     made = synthetic_profile()
@@ -273,6 +277,7 @@ def test_the_page_is_small(text: str) -> None:
     assert len(text.encode()) < 1_500_000
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_earlier_page_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = judge_profiles(tmp_path / "kept", synthetic_profile())
     (tmp_path / "report").mkdir()

@@ -42,12 +42,14 @@ def converted(figures: dict[str, Figure], processes: int) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 def test_other_processes_write_the_same_bytes(figures: dict[str, Figure]) -> None:
     here = converted(figures, 0)
     assert list(here) == ["panel.png", "panel.pdf", "lens.png", "lens.pdf"]
     assert converted(figures, 2) == here
 
 
+@pytest.mark.slow
 def test_figures_are_converted_here_if_a_process_ends(
     figures: dict[str, Figure], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,6 +224,7 @@ BREAKS: dict[str, Break] = {
 }
 
 
+@pytest.mark.slow
 def test_a_broken_record_is_refused(record: dict[str, Any]) -> None:
     passed = []
     for name, damage in BREAKS.items():

@@ -63,6 +63,7 @@ def test_a_model_that_cannot_be_loaded_is_one_error_for_all_its_pairs(
         result.stdout.fnmatch_lines([line])
 
 
+@pytest.mark.slow
 def test_an_error_of_one_dataset_does_not_affect_others(cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def torn(n: int, *_: object) -> list[Sample]:
         raise DataError("the annotations are torn: fetch them again")

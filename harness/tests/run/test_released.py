@@ -117,6 +117,7 @@ class Watching:
         self.loaded.append(weakref.ref(vlm.model))
 
 
+@pytest.mark.slow
 def test_a_failed_test_does_not_keep_its_model(
     two_models: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

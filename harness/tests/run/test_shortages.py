@@ -42,6 +42,7 @@ def test_other_errors_are_no_shortage_of_memory() -> None:
     assert not is_out_of_memory(KeyboardInterrupt())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space of a process")
 def test_onednn_out_of_memory_raises_a_known_message() -> None:
     program = """

@@ -24,6 +24,7 @@ class WarningModel:
         vlm.anatomy.layers[0].register_forward_pre_hook(lambda *_: warnings.warn(MESSAGE, FutureWarning, stacklevel=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filters", [(), ("-W", "error"), ("-p", "no:warnings")], ids=["default", "error", "no plugin"])
 def test_warnings_of_a_layer_are_counted_and_shown_once(recorded: Cases, filters: tuple[str, ...]) -> None:
     markdown = recorded.baselines.parent / "summary.md"

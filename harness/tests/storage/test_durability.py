@@ -33,6 +33,7 @@ def stored(tmp_path: Path) -> Path:
     return tmp_path / SHIPPED.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 def test_a_baseline_with_any_flipped_bit_is_refused_by_name(stored: Path, suffix: str) -> None:
     expected = read_json(SHIPPED)

@@ -282,6 +282,7 @@ def test_cache_directories_are_created_for_the_user_only(tmp_path: Path) -> None
     assert directory.stat().st_mode & 0o777 == 0o750
 
 
+@pytest.mark.slow
 def test_a_run_reports_once_that_others_can_write_to_the_cache(
     cases: Cases, exposed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,8 +192,8 @@ def random_groups(rng: np.random.Generator, batch: int) -> TokenGroups:
 
 
 def tiny_profile(vlm: Vlm, dataset: str = "tiny", **options: Any) -> Profile:
-    """Return the profile of N samples in batches of two without controls; `options` of `measure` override that."""
-    return measure(vlm, dataset, **({"samples": N, "batch_size": 2, "controls": (), "progress": False} | options))
+    """Return the profile of N samples in one batch without controls; `options` of `measure` override that."""
+    return measure(vlm, dataset, **({"samples": N, "batch_size": N, "controls": (), "progress": False} | options))
 
 
 def have_same_numbers(first: Profile, second: Profile) -> bool:
