@@ -30,6 +30,7 @@ from harness.report.meanings import (
 )
 from harness.report.outcomes import PairOutcome
 from harness.report.palette import COLOURS
+from harness.report.svg import inline
 from harness.report.verdict_words import VERDICTS
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
@@ -41,13 +42,13 @@ FORMATS = ("csv", "svg", "png", "pdf")
 
 
 class PageFigure(NamedTuple):
-    """A figure on the page: a name that is unique on the page, the SVG, the caption, and its kind.
+    """A figure on the page: a unique name, a description for screen readers, the caption, and its kind.
 
     The kind is a key of `descriptions.CAPTIONS`, and of `PAPER_FIGURES` if the paper has the figure.
     """
 
     name: str
-    svg: Markup
+    alternative: str
     caption: str
     kind: str = ""
 
@@ -84,6 +85,7 @@ def render_page(
     findings: SessionResults,
     pairs: Sequence[PairPage],
     figures: Sequence[PageFigure],
+    drawings: Mapping[str, str],
     record: Mapping[str, Any],
     comparisons: Sequence[ModelComparison],
 ) -> str:
@@ -93,6 +95,7 @@ def render_page(
         findings: the findings of the run.
         pairs: the pairs, in the order of the page.
         figures: the figures that show all pairs, the phase diagram first.
+        drawings: every figure as an SVG document, by name.
         record: the record of the run.
         comparisons: the comparisons with the model of --phase-against.
     """
@@ -116,6 +119,8 @@ def render_page(
         sections=_sections(pairs, answers),
         headline=headline(answers, findings.inconclusive_reason()) if answers else None,
         figures=figures,
+        drawings=drawings,
+        inline=inline,
         numbers=figure_numbers(pairs, figures),
         formats=FORMATS,
         paper_figures=PAPER_FIGURES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from harness.report.descriptions import (
 )
 from harness.report.difference_panels import model_difference
 from harness.report.drawn_figures import (
-    DrawnFigure,
     drawn_attention_map,
     drawn_decoded,
     drawn_diagram,
@@ -37,15 +36,13 @@ from harness.report.drawn_figures import (
     drawn_recalls,
     drawn_tokens,
 )
+from harness.report.figure_files import Draw, FigureFiles
 from harness.report.figures import PANELS
-from harness.report.hover import with_hover
 from harness.report.outcomes import PairOutcome, pair_outcomes
 from harness.report.page import PAGE_IDS, PageFigure, PairPage, SampleSection, render_page
 from harness.report.panels import OverlaidCurves, marks_by_measure
 from harness.report.phase_diagram import Band
-from harness.report.print_files import PrintFiles
 from harness.report.record import report_record
-from harness.report.svg import figure_settings, inline, to_svg
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import FileNames, short_name
 from harness.storage.files import write_atomically
@@ -55,16 +52,14 @@ _MANY_PAIRS = 3
 
 
 class _ReportWriter:
-    """Builds the sections of the page and writes each figure as SVG, PNG and PDF, with its numbers as CSV."""
+    """Builds the sections of the page, and adds each figure to those that are drawn."""
 
-    def __init__(
-        self, findings: SessionResults, record: Mapping[str, Any], directory: Path, printed: PrintFiles
-    ) -> None:
-        self._findings, self._record, self._directory, self._printed = findings, record, directory, printed
+    def __init__(self, findings: SessionResults, record: Mapping[str, Any], drawn: FigureFiles) -> None:
+        self._findings, self._record, self._drawn = findings, record, drawn
         self._names = FileNames(set(PAGE_IDS))
 
     def pair(self, outcome: PairOutcome) -> PairPage:
-        """Return the content of the page for a pair; its figures are written."""
+        """Return the content of the page for a pair."""
         pair, profile, reading = outcome.pair, outcome.profile, outcome.reading
         anchor = self._names.add(f"pair-{pair}")
         baseline, overlaid = outcome.baseline, _overlaid(outcome)
@@ -126,20 +121,15 @@ class _ReportWriter:
             )
 
     def _figure(
-        self, subject: str, suffix: str, draw: Callable[[], DrawnFigure], caption: str, alternative: str, kind: str = ""
+        self, subject: str, suffix: str, draw: Draw, caption: str, alternative: str, kind: str = ""
     ) -> PageFigure:
-        """Draw a figure, write its files, and return it for the page.
+        """Add a figure to those that are drawn, and return it for the page.
 
         Its name consists of subject and suffix; `kind` is the suffix if it is not stated.
         """
-        name, kind = self._names.add(subject, suffix), kind or suffix
-        with figure_settings():
-            figure, table, areas = draw()
-        svg = with_hover(to_svg(figure), figure, areas)
-        self._printed.add(name, figure)
-        for ending, content in {"csv": table.to_csv(), "svg": svg}.items():
-            write_atomically(self._directory / f"{name}.{ending}", content.encode(), durable=False)
-        return PageFigure(name, inline(svg, name, alternative), caption, kind)
+        name = self._names.add(subject, suffix)
+        self._drawn.add(name, draw)
+        return PageFigure(name, alternative, caption, kind or suffix)
 
     def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> SampleSection:
         kinds = [("lens", drawn_decoded, describe_decoded), ("tokens", drawn_tokens, describe_token_shares)]
@@ -198,13 +188,18 @@ def write_report(
     record = report_record(findings, comparisons) if record is None else record
     write_atomically(directory / "phase.json", dump(record), durable=False)
     outcomes = pair_outcomes(findings)
-    # To start the processes takes longer than to convert the figures of a pair or two.
-    with PrintFiles(0 if len(outcomes) < _MANY_PAIRS else os.cpu_count() or 1) as printed:
-        report = _ReportWriter(findings, record, directory / "figures", printed)
+    # To start a process takes longer than to draw the figures of a pair or two.
+    processes = 0 if len(outcomes) < _MANY_PAIRS else (os.cpu_count() or 1) - 1
+    drawings = {}
+    with FigureFiles(processes) as drawn:
+        report = _ReportWriter(findings, record, drawn)
         pairs = list(map(report.pair, outcomes))
-        content = render_page(findings, pairs, list(report.common_figures(outcomes)), record, comparisons)
-        for name, file in printed.files():
-            write_atomically(directory / "figures" / name, file, durable=False)
+        figures = list(report.common_figures(outcomes))
+        for name, files in drawn.files():
+            drawings[name] = files["svg"].decode()
+            for ending, content in files.items():
+                write_atomically(directory / "figures" / f"{name}.{ending}", content, durable=False)
     index = directory / "index.html"
-    write_atomically(index, content.encode(), durable=False)
+    page = render_page(findings, pairs, figures, drawings, record, comparisons)
+    write_atomically(index, page.encode(), durable=False)
     return index

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 # Imported here, because pytester removes modules that its runs import first.
-from harness.report import print_files
+from harness.report import figure_files
 from harness.report import write as report_folder
 from harness.report.record import record_schema
 from harness.tests.support.case_runs import PAIR, REGRESSION, Cases, FaultPlugin
@@ -148,7 +148,7 @@ def test_an_error_in_writing_the_report_fails_the_run_but_keeps_other_outputs(
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(print_files, "to_png", broken)
+    monkeypatch.setattr(figure_files, "to_png", broken)
     result = recorded.run(
         *REGRESSION, "--phase-report", "report", "--phase-json", "out.json", "--phase-markdown", "out.md"
     )
