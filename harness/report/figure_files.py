@@ -43,6 +43,9 @@ class FigureFiles:
     def __enter__(self) -> Self:
         # Figures need many small objects. While they are drawn, collections skip all earlier objects, such as modules.
         gc.freeze()
+        if self._pool is not None:
+            # A process imports its modules while this one prepares the figures.
+            self._pool.submit(self._process)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,12 +74,17 @@ class FigureFiles:
             else:
                 yield name, future.result()
 
-    def _convert(self, draw: Draw) -> Files:
-        """Return the files of a figure from the process of this thread; matplotlib is not safe for threads."""
+    def _process(self) -> subprocess.Popen[bytes]:
+        """Return the process of this thread; matplotlib is not safe for threads."""
         if not hasattr(self._own, "process"):
             self._own.process = _start()
             self._processes.append(self._own.process)
         process: subprocess.Popen[bytes] = self._own.process
+        return process
+
+    def _convert(self, draw: Draw) -> Files:
+        """Return the files of a figure from the process of this thread."""
+        process = self._process()
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(pickle.dumps(draw))

@@ -185,13 +185,13 @@ def write_report(
     Raises:
         OSError: the directory is not writable. Files that were written are complete, and an earlier page is unchanged.
     """
-    record = report_record(findings, comparisons) if record is None else record
-    write_atomically(directory / "phase.json", dump(record), durable=False)
-    outcomes = pair_outcomes(findings)
     # To start a process takes longer than to draw the figures of a pair or two.
-    processes = 0 if len(outcomes) < _MANY_PAIRS else (os.cpu_count() or 1) - 1
+    processes = 0 if len(findings.profiles) < _MANY_PAIRS else (os.cpu_count() or 1) - 1
     drawings = {}
     with FigureFiles(processes) as drawn:
+        record = report_record(findings, comparisons) if record is None else record
+        write_atomically(directory / "phase.json", dump(record), durable=False)
+        outcomes = pair_outcomes(findings)
         report = _ReportWriter(findings, record, drawn)
         pairs = list(map(report.pair, outcomes))
         figures = list(report.common_figures(outcomes))
