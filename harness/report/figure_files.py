@@ -16,6 +16,10 @@ from harness.report.drawn_figures import DrawnFigure
 from harness.report.hover import with_hover
 from harness.report.svg import figure_settings, to_pdf, to_png, to_svg
 
+# Figures need many small objects, which cause collections. With these thresholds collections are few and skip the old
+# objects, such as modules.
+_THRESHOLDS = 100_000, 10, 1_000_000
+
 Draw = Callable[[], DrawnFigure]
 Files = dict[str, bytes]
 
@@ -41,15 +45,15 @@ class FigureFiles:
         self._waiting: list[tuple[str, Draw, Future[Files] | None]] = []
 
     def __enter__(self) -> Self:
-        # Figures need many small objects. While they are drawn, collections skip all earlier objects, such as modules.
-        gc.freeze()
+        self._thresholds = gc.get_threshold()
+        gc.set_threshold(*_THRESHOLDS)
         if self._pool is not None:
             # A process imports its modules while this one prepares the figures.
             self._pool.submit(self._process)
         return self
 
     def __exit__(self, *_: object) -> None:
-        gc.unfreeze()
+        gc.set_threshold(*self._thresholds)
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         for process in self._processes:
@@ -116,5 +120,5 @@ def draw_stream(figures: IO[bytes], files: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)
     draw_stream(sys.stdin.buffer, sys.stdout.buffer)

@@ -49,20 +49,26 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
     The others are few and long, so they stay distributed one by one.
     """
-    quick = config.option.markexpr.startswith("not faults")
-    if quick and getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+    if _is_quick(config) and getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "loadfile"
         # Files with few tests, which would come last, are often the slow ones.
         config.option.loadscopereorder = False
 
 
-def pytest_configure() -> None:
-    """Divide the cores among the workers of pytest-xdist, for torch here and in subprocesses."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Use one thread for the quick tests, and divide the cores among the workers of pytest-xdist for the others.
+
+    The threads of a tiny model wait for each other longer than they work. Subprocesses inherit the number.
+    """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if workers > 1:
-        threads = max(1, torch.get_num_threads() // workers)
+    if _is_quick(config) or workers > 1:
+        threads = 1 if _is_quick(config) else max(1, torch.get_num_threads() // workers)
         torch.set_num_threads(threads)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def _is_quick(config: pytest.Config) -> bool:
+    return str(config.option.markexpr).startswith("not faults")
 
 
 def pytest_collection_finish() -> None:
