@@ -61,6 +61,7 @@ def test_a_turning_point_may_shift_by_its_margin_but_not_by_more() -> None:
         assert (first.effect, first.verdict) == (float(layers), verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", [phase_curve(), plateau_curve()], ids=["sharp", "plateaus"])
 def test_unchanged_boundaries_raise_no_alarm(mean: FloatArray) -> None:
     for seed in range(10):

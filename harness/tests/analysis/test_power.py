@@ -23,6 +23,7 @@ def test_the_shift_is_that_of_the_synthetic_curves() -> None:
         np.testing.assert_allclose(rows @ shift_by(31, layers), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_baseline_with_low_noise_and_enough_samples_has_power() -> None:
     rng = np.random.default_rng(0)
     curve = curve_power(
@@ -54,6 +55,7 @@ def test_equivalence_under_noise_has_its_closed_form() -> None:
     assert not power.is_sufficient
 
 
+@pytest.mark.slow
 def test_few_noisy_samples_are_refused_with_both_shares_and_a_remedy() -> None:
     noise = 0.15 * np.random.default_rng(5).standard_normal((500, 1)) * np.ones(13)
     curves = draw_curves(SHORT, 40, seed=6)

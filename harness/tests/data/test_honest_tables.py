@@ -42,6 +42,7 @@ def test_captions_are_read_from_every_column_type(tmp_path: Path, kind: str, opt
     )
 
 
+@pytest.mark.slow
 def test_a_row_group_with_more_texts_than_its_dictionary_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_controls_are_stored_and_reported(recorded: Cases) -> None:
     assert {difference["control"] for difference in part["control_differences"]} == {"noise", "blank"}
 
 
+@pytest.mark.slow
 def test_a_run_without_controls_does_not_change_the_baseline(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-controls", "none", "--phase-update")

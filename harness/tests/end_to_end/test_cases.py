@@ -89,6 +89,7 @@ def test_a_baseline_of_too_few_samples_is_not_written(cases: Cases) -> None:
     assert not cases.baselines.exists()
 
 
+@pytest.mark.slow
 def test_a_failed_write_of_baselines_leaves_no_files(cases: Cases) -> None:
     cases.baselines.write_text("a file where the directory should be")
     result = cases.run(*REGRESSION, "--phase-update-new")
@@ -225,6 +226,7 @@ def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytes
     result.stdout.fnmatch_lines(["SKIPPED*not compared sample by sample:", "    no sample is in the baseline*"])
 
 
+@pytest.mark.slow
 def test_strict_evidence_fails_inconclusive_verdicts(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
     few = ("--phase-samples", "8", *REGRESSION, "-k", "test_boundaries_stay")

@@ -16,6 +16,7 @@ def failed_claims(result: pytest.RunResult) -> int:
     return result.parseoutcomes().get("failed", 0)
 
 
+@pytest.mark.slow
 def test_claims_of_a_new_pair_are_findings_that_only_an_option_fails(cases: Cases) -> None:
     reported = cases.run(*CLAIMS)
     assert reported.ret == pytest.ExitCode.OK, reported.stdout.str()

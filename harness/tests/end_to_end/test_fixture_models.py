@@ -58,6 +58,7 @@ def cases_with_plugin(cases: Cases, pytester: pytest.Pytester) -> Cases:
     return cases
 
 
+@pytest.mark.slow
 def test_the_delivered_cases_measure_a_model_from_a_plugin(cases_with_plugin: Cases) -> None:
     named = ("-p", "my_plugin", *REGRESSION, "-k", "test_inter_similarity", "--phase-controls", "none")
     cases_with_plugin.run(*named, "--phase-update-new", pair=PAIR).assert_outcomes(passed=2)

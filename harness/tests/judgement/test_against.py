@@ -134,6 +134,7 @@ def test_the_remedy_for_two_data_types_is_a_baseline_of_the_other_model() -> Non
     ) in harness.compare_models(narrow, made).lines()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_data")
 def test_a_bos_in_only_one_model_is_reported_first() -> None:
     bare = dataclasses.replace(tiny_vlm(layers=6), name="bare")

@@ -88,6 +88,7 @@ def tiny() -> Vlm:
     return tiny_vlm(layers=6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_data")
 def test_every_run_measures_the_same_samples_and_leaves_the_model_as_it_was(tiny: Vlm) -> None:
     profile = tiny_profile(tiny)

@@ -205,6 +205,7 @@ def test_a_full_disk_does_not_stop_a_measurement(fresh_vlm: Vlm, tmp_path: Path)
     assert have_same_numbers(in_pairs(fresh_vlm, cache=tmp_path), first)
 
 
+@pytest.mark.slow
 def test_a_read_only_cache_is_used_and_not_extended(fresh_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
     in_pairs(fresh_vlm, samples=16, cache=tmp_path)
     passes.clear()

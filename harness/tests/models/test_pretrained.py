@@ -144,6 +144,7 @@ def test_a_damaged_checkpoint_gives_a_one_line_error(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "message"),
     [

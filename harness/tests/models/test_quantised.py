@@ -127,6 +127,7 @@ def add_adapters(vlm: Vlm, kind: str = "") -> Any:
     return peft_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantise", "kind"), [(8, "is_loaded_in_8bit"), (4, "is_loaded_in_4bit")], indirect=["quantise"], ids=["8", "4"]
 )

@@ -94,6 +94,7 @@ def replace_model(content: Any) -> None:
     content["model"] = ["vocab"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [swap_tokens, drop_merge, add_control_token, replace_model])
 def test_an_altered_tokenizer_is_not_used(stored: Path, change: Callable[[Any], None]) -> None:
     rewrite(stored, change)

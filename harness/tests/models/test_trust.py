@@ -184,6 +184,7 @@ def has_pickles_beside(directory: Path) -> None:
         torch.save(Payload(directory), directory / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hostile", [names_its_own_code, generates_by_its_own_code, has_pickles_beside])
 def test_unneeded_files_of_a_checkpoint_are_ignored(directory: Path, hostile: Callable[[Path], None]) -> None:
     hostile(directory)

@@ -111,6 +111,7 @@ def test_other_projects_see_nothing(pytester: pytest.Pytester, recorded: Cases) 
     assert "assert 1 == 2" in text
 
 
+@pytest.mark.slow
 def test_a_pair_without_a_baseline_has_findings(cases: Cases) -> None:
     result = cases.run("-m", "replication", "--phase-controls", "none", pair=PAIR)
     assert result.ret == pytest.ExitCode.OK

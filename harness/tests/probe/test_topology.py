@@ -196,6 +196,7 @@ def test_a_saved_checkpoint_gives_the_same_readings(
     assert_same_readings(vlm, Vlm(family, model, processor, find_anatomy(model)))
 
 
+@pytest.mark.slow
 def test_the_published_processor_of_instructblip_loads_with_its_own_class(instructblip: Vlm, tmp_path: Path) -> None:
     topology.instructblip_processor().save_pretrained(tmp_path)
     topology.convert_to_published(tmp_path)

@@ -117,6 +117,7 @@ def test_an_index_is_built_once_and_released_with_its_tokenizer(monkeypatch: pyt
     assert reference() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_all_entries_are_decoded_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = TOKENIZERS[kind]()

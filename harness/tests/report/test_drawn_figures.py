@@ -209,6 +209,7 @@ def test_the_other_figures_have_their_numbers(profile: Profile) -> None:
     assert (len(rows(segments)), len(segments.areas)) == (301, 31)
 
 
+@pytest.mark.slow
 def test_a_pdf_embeds_truetype_fonts_and_has_the_same_bytes_again(profile: Profile) -> None:
     def pdf() -> bytes:
         with figure_settings():

@@ -38,6 +38,7 @@ def inconclusive_session(tmp_path_factory: pytest.TempPathFactory) -> SessionRes
     return session
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_differences_are_listed_before_inconclusive_verdicts(
     inconclusive_session: SessionResults, tmp_path: Path
@@ -81,6 +82,7 @@ def tolerate(part: Evidence) -> Evidence:
     return dataclasses.replace(part, verdict="reproduces", source=dataclasses.replace(part.source, agreement=agreement))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_only")
 def test_recall_that_reproduces_with_a_changed_sample_has_a_note(tmp_path: Path) -> None:
     session = judge_profiles(tmp_path, add_hit(synthetic_profile()))

@@ -48,6 +48,7 @@ def session(pytester: pytest.Pytester, two_models: None) -> Iterator[PhaseSessio
     session.loaded.release()
 
 
+@pytest.mark.slow
 def test_the_previous_model_is_freed_before_the_next_is_loaded(session: PhaseSession) -> None:
     session.measured.profile(Pair("one", "tiny"))
     gone = weakref.ref(session.loaded.vlm("one").model)

@@ -43,6 +43,7 @@ def test_warnings_of_a_layer_are_counted_and_shown_once(recorded: Cases, filters
     result.stdout.fnmatch_lines([f"warnings while measuring: {int(count[1]) + 1} of 2 kinds"])
 
 
+@pytest.mark.slow
 def test_a_run_without_warnings_shows_none(recorded: Cases) -> None:
     result = recorded.run("-m", "regression", "-k", "inter_similarity")
     result.assert_outcomes(passed=2)

@@ -72,6 +72,7 @@ def test_the_lock_of_a_killed_process_is_free_and_its_file_is_removed(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_text_of_a_planted_lock_file_is_shortened_and_printable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def test_files_written_together_replace_the_old_ones_only_after_all_are_written(
     ]
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_end_fails_the_run_and_leaves_no_partial_record(recorded: Cases) -> None:
     home = recorded.baselines.parent
     before = {path.name for path in home.iterdir()}
