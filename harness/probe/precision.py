@@ -23,7 +23,7 @@ def wide_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     wide = vectors.float()
     rows = min(len(weight), _BLOCK_ROWS.get(weight.device.type, _MOST_ROWS))
     # One buffer for all blocks, because new memory costs more than the conversion.
-    buffer = torch.empty(rows, weight.shape[1], device=weight.device)
+    buffer = torch.empty(rows, weight.shape[1], dtype=torch.float32, device=weight.device)
     parts = [nn.functional.linear(wide, buffer[: len(block)].copy_(block)) for block in torch.split(weight, rows)]
     return torch.cat(parts, dim=-1)
 
