@@ -25,6 +25,7 @@ from harness.lab.cost.race import COSTLY_SHARE, peak_bytes, race
 from harness.lab.cost.subject import Subject, UnavailableError, pair_subject, plain_seconds
 from harness.measurement.measure import measure
 from harness.models.caption_scorer import decoder_stack
+from harness.models.linear import observer
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, choose_device, choose_dtype, load_vlm
 from harness.profile.environment import device_name, installed_version
@@ -201,6 +202,12 @@ def _timed_calls(modules: Sequence[nn.Module]) -> Iterator[list[float]]:
     open_calls: list[float] = []
     seconds: list[float] = []
 
+    # A linear layer with any other hook would no longer count as plain, and the lens would call it for every token.
+    @observer
+    def begin(*_: object) -> None:
+        open_calls.append(time.perf_counter())
+
+    @observer
     def finish(*_: object) -> None:
         elapsed = time.perf_counter() - open_calls.pop()
         if not open_calls:
@@ -208,8 +215,7 @@ def _timed_calls(modules: Sequence[nn.Module]) -> Iterator[list[float]]:
 
     with ExitStack() as hooks:
         for module in modules:
-            begin = module.register_forward_pre_hook(lambda *_: open_calls.append(time.perf_counter()), prepend=True)
-            hooks.callback(begin.remove)
+            hooks.callback(module.register_forward_pre_hook(begin, prepend=True).remove)
             hooks.callback(module.register_forward_hook(finish, always_call=True).remove)
         yield seconds
 

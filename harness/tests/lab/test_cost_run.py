@@ -11,6 +11,7 @@ from harness.data.sample import Sample
 from harness.lab.cost.cost_run import _timed_calls, time_measurement
 from harness.lab.cost.subject import plain_seconds
 from harness.measurement.measure import measure
+from harness.models.linear import is_plain
 from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.profile.profile import Profile
@@ -38,6 +39,7 @@ def test_a_call_inside_a_timed_call_is_part_of_it() -> None:
     inner = torch.nn.Linear(2, 2)
     outer = torch.nn.Sequential(inner, inner)
     with _timed_calls([outer, inner]) as seconds:
+        assert is_plain(inner)
         outer(torch.zeros(1, 2))
         inner(torch.zeros(1, 2))
     outer(torch.zeros(1, 2))
