@@ -25,9 +25,7 @@ def require_regular(path: Path, most_bytes: int) -> int:
         raise IsADirectoryError(None, "it is a directory")
     if not stat.S_ISREG(status.st_mode) or (status.st_size == 0 and _has_content(path)):
         raise OSError(None, "it is a pipe or a device")
-    if status.st_size > most_bytes:
-        raise OSError(None, f"it is larger than {most_bytes:,} bytes")
-    return status.st_size
+    return _checked_size(status, most_bytes)
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
@@ -36,10 +34,16 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     Raises:
         OSError, ValueError: as `require_regular`.
     """
-    size = require_regular(path, most_bytes)
+    require_regular(path, most_bytes)
     with path.open("rb") as file:
-        # Never read more than the checked size, even if the file grows meanwhile.
-        return file.read(size)
+        # Another process may have replaced the file since the check. It may also grow during the read.
+        return file.read(_checked_size(os.fstat(file.fileno()), most_bytes))
+
+
+def _checked_size(status: os.stat_result, most_bytes: int) -> int:
+    if status.st_size > most_bytes:
+        raise OSError(None, f"it is larger than {most_bytes:,} bytes")
+    return status.st_size
 
 
 def _has_content(path: Path) -> bool:

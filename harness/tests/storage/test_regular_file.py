@@ -63,7 +63,30 @@ def test_a_path_with_a_null_byte_is_an_error(tmp_path: Path) -> None:
         require_regular(tmp_path / "a\0", 1)
 
 
-def test_bytes_appended_during_the_read_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_bytes(b"content and more")
-    monkeypatch.setattr("harness.storage.regular_file.require_regular", lambda path, most_bytes: 7)
-    assert read_regular(tmp_path / "a", 7) == b"content"
+def replace_after_check(path: Path, content: bytes) -> Callable[[Path, int], int]:
+    """Return a `require_regular` during which another process replaces the file."""
+
+    def check(file: Path, most_bytes: int) -> int:
+        size = require_regular(file, most_bytes)
+        path.with_name("new").write_bytes(content)
+        path.with_name("new").replace(path)
+        return size
+
+    return check
+
+
+def test_a_file_that_is_replaced_after_the_check_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(
+        "harness.storage.regular_file.require_regular", replace_after_check(path, b"new and longer content")
+    )
+    assert read_regular(path, 22) == b"new and longer content"
+
+
+def test_a_file_that_is_replaced_by_a_large_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    monkeypatch.setattr("harness.storage.regular_file.require_regular", replace_after_check(path, b"larger"))
+    with pytest.raises(OSError, match="it is larger than 5 bytes"):
+        read_regular(path, 5)

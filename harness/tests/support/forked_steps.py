@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from unittest import mock
 
@@ -16,13 +17,18 @@ Step = Callable[[str], None]
 
 
 def fork(work: Callable[[], object]) -> int:
-    """Fork a child that does the work and return its process id. The exit status is 0 if the work raises nothing."""
+    """Fork a child that does the work and return its process id.
+
+    The exit status is 0 if the work raises nothing; otherwise the child prints the traceback.
+    """
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             work()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
