@@ -128,10 +128,11 @@ def explain_error(
     """
     text = f"{type(error).__name__}: {error}"
     advice = next((advice for pattern, advice in _ADVICE if re.search(pattern, text, re.IGNORECASE)), "")
+    sparse = _sparse_weight(vlm)
     frames = _frames(error)[1:]
     innermost = {*Path(frames[-1][0].f_code.co_filename).parents} if frames else set()
     # The tests define models of their own.
-    if _HARNESS in innermost and _HARNESS / "tests" not in innermost and not advice:
+    if _HARNESS in innermost and _HARNESS / "tests" not in innermost and not advice and not sparse:
         return None
     unnamed = len(sample_ids) - _MAX_NAMED_SAMPLES
     samples = ", ".join(sample_ids[:_MAX_NAMED_SAMPLES]) + (f" and {unnamed} more" if unnamed > 0 else "")
@@ -141,7 +142,7 @@ def explain_error(
     )
     # Sizes are meaningless for images in another form.
     counts = "" if advice == _OTHER_FORM else _image_size(vlm, inputs) or _image_tokens(vlm, inputs, image)
-    cause = _sparse_weight(vlm) or counts or expand_options(advice)
+    cause = sparse or counts or expand_options(advice)
     return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_DEFAULT_ADVICE}")
 
 

@@ -71,7 +71,9 @@ def prompt_options(model: Any, positions: int = 1) -> dict[str, Any]:
 
 def _inner_parameter(model: Any) -> inspect.Parameter | None:
     """Return the parameter `logits_to_keep` of the first submodule that has it; wrappers pass arguments to it."""
-    named = (inspect.signature(module.forward).parameters.get("logits_to_keep") for module in model.modules())
+    # Reading a signature takes as long as a small layer, and most modules share theirs.
+    forwards = dict.fromkeys(getattr(module.forward, "__func__", module.forward) for module in model.modules())
+    named = (inspect.signature(forward).parameters.get("logits_to_keep") for forward in forwards)
     return next((parameter for parameter in named if parameter is not None), None)
 
 

@@ -15,11 +15,12 @@ from torch import nn
 
 from harness.models.linear import is_plain
 from harness.models.offloaded import weights_loaded
-from harness.probe.dense_lens import DenseLens, Norm, dense_logits, lowest_entry_logits, unembedding_rows
+from harness.probe.dense_lens import DenseLens, Norm
 from harness.probe.lens_task import KS, LensTask, TargetWords, padded_entries, padded_positions
+from harness.probe.logits import best_entries, dense_logits, join_targets, lowest_entry_logits, rank, unembedding_rows
 from harness.probe.precision import upcast
 
-# The numbers of tokens that are decoded, and compared with the lowest ids, at a time.
+# The numbers of tokens that are open, and compared with the lowest ids, at a time.
 _CHUNK = 256
 _SIEVE_CHUNK = 1024
 # States of several residual points are collected and processed together, because each processing step synchronises the
@@ -202,29 +203,22 @@ class Lens:
             model_logits: the model's finite logits of the last token, (batch, vocabulary).
         """
         self._process_pending()
-        model_logits = model_logits.to(self._rows.device)
         states = upcast(torch.cat(self._last, dim=1)[:, :, 0])
-        is_best = model_logits == model_logits.amax(-1, keepdim=True)
-        # NaN logits have no best entry; any entry serves if no row has one.
-        best_entries = (
-            is_best.any(0).nonzero().flatten() if bool(is_best.any()) else is_best.new_zeros(1, dtype=torch.long)
-        )
-        weight, bias = unembedding_rows(self._head, best_entries)
+        best = best_entries(model_logits.to(states.device))
+        weight, bias = unembedding_rows(self._head, best[:, 0].clamp(min=0))
         block_logits = states @ self._rows.T + (0.0 if self._bias is None else self._bias)
-        best_logit = states @ weight.T + (0.0 if bias is None else bias)
-        best_logit = best_logit.masked_fill(~is_best[:, None, best_entries], -torch.inf).amax(-1)
+        best_logits = states @ weight.transpose(1, 2) + (0.0 if bias is None else bias.unsqueeze(1))
+        best_logit = best_logits.masked_fill(best < 0, -torch.inf).amax(-1)
         largest = torch.cat([block_logits, best_logit.unsqueeze(-1)], dim=-1).amax(-1)
         agree = torch.zeros_like(largest, dtype=torch.bool)
         rows, points = (best_logit >= largest - _slack(largest)).nonzero(as_tuple=True)
         low = lowest_entry_logits(states[rows, points], self._head).amax(-1)
         still_open = best_logit[rows, points] >= low - _slack(low)
         rows, points = rows[still_open], points[still_open]
-        agree[rows, points] = self._decode_open(states[rows, points], is_best, rows)
+        agree[rows, points] = self._decode_open(states[rows, points], best[rows])
         return agree
 
-    def _decode_open(
-        self, last: torch.Tensor | None = None, is_best: torch.Tensor | None = None, rows: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def _decode_open(self, last: torch.Tensor | None = None, best: torch.Tensor | None = None) -> torch.Tensor:
         """Decode the open tokens over the whole vocabulary and add the words found, in place.
 
         The leading tokens come first. The others are decoded only if they may decode a word that these do not. Last
@@ -232,48 +226,35 @@ class Lens:
 
         Args:
             last: states of last tokens, (n, d).
-            is_best: True for the best entries of the model's logits, (batch, vocabulary).
-            rows: index into the batch of each state in `last`, (n,).
+            best: the best entries of the model's logits for each state in `last`, (n, 1, entries); -1 = padding.
 
         Returns:
-            True where the best entry of a state in `last` is one of its sample's best entries, bool (n,).
+            True where the best entry of a state in `last` is one of `best`, bool (n,).
         """
         parts, self._open = self._open, []
-        agree = self._decode([part.subset(part.leading) for part in parts], last, is_best, rows)
+        agree = self._decode([part.subset(part.leading) for part in parts], last, best)
         self._decode([part.subset(part.undecided()) for part in parts])
         return agree
 
     def _decode(
-        self,
-        parts: Sequence[_OpenTokens],
-        last: torch.Tensor | None = None,
-        is_best: torch.Tensor | None = None,
-        rows: torch.Tensor | None = None,
+        self, parts: Sequence[_OpenTokens], last: torch.Tensor | None = None, best: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Decode all these tokens; arguments and result are those of `_decode_open`."""
-        if last is None:
-            last = self._rows.new_empty((0, self._rows.shape[1]))
-        states = torch.cat([*(part.states for part in parts), last])
-        open_count = len(states) - len(last)
-        self.opened += open_count
-        sample = torch.cat([part.sample for part in parts]) if parts else None
-        hits, agree = [], []
+        lengths = [len(part.row) for part in parts]
+        self.opened += sum(lengths)
+        states, targets = [part.states for part in parts], [self._words.entries[part.sample] for part in parts]
+        if last is not None and best is not None:
+            states.append(last)
+            targets.append(best)
+        if not any(map(len, states)):
+            return self._words.is_own.new_empty(0)
         with weights_loaded(self._head):
-            for start in range(0, len(states), _CHUNK):
-                full = dense_logits(states[start : start + _CHUNK], self._head)
-                split = max(0, min(len(full), open_count - start))
-                if sample is not None and split:
-                    best = full[:split].topk(max(KS), dim=-1).values
-                    hits.append(self._words.in_top_k(full[:split], best, sample[start : start + split]))
-                if rows is not None and is_best is not None and split < len(full):
-                    exits, first = full[split:], start + split - open_count
-                    best_rows = is_best[rows[first : first + len(exits)]]
-                    agree.append(exits.masked_fill(~best_rows, -torch.inf).amax(-1) >= exits.amax(-1))
-        if hits:
-            for part, hit in zip(parts, torch.split(torch.cat(hits), [len(part.row) for part in parts]), strict=True):
-                counts = torch.zeros_like(part.hits, dtype=torch.int32).index_add_(0, part.row, hit.int())
-                part.hits.logical_or_(counts > 0)
-        return torch.cat(agree) if agree else self._words.is_own.new_empty(0)
+            hits = rank(torch.cat(states), self._head, join_targets(targets), max(KS)).in_top(KS)
+        words = self._words.entries.shape[1]
+        for part, hit in zip(parts, torch.split(hits[: sum(lengths), :words], lengths), strict=True):
+            counts = torch.zeros_like(part.hits, dtype=torch.int32).index_add_(0, part.row, hit.int())
+            part.hits.logical_or_(counts > 0)
+        return hits[sum(lengths) :, 0, 0]
 
 
 def open_lens(task: LensTask, image: torch.Tensor, unembedding: nn.Module, norm: Norm) -> Lens | DenseLens:

@@ -89,19 +89,6 @@ class TargetWords:
         for row, sample_words in enumerate(references.words):
             self.is_own[row, : len(sample_words)] = True
 
-    def in_top_k(self, logits: torch.Tensor, best: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        """Return True where a word's best entry is among the k best, bool (rows, words, len(KS)).
-
-        Args:
-            logits: over the whole vocabulary, (rows, vocabulary).
-            best: the largest logits of each row in descending order, (rows, max(KS)).
-            sample: index into the batch of each row, (rows,).
-        """
-        entries = self.entries[sample]
-        reference = logits.gather(1, entries.clamp(min=0).flatten(1)).view(entries.shape)
-        reference = reference.masked_fill(~self.known[sample], -torch.inf).amax(-1)
-        return torch.stack([reference >= best[:, k - 1 : k] for k in KS], dim=-1) & reference.isfinite().unsqueeze(-1)
-
     def count_hits(self, hits: torch.Tensor) -> torch.Tensor:
         """Return the number of words found, int (batch, points, 2, len(KS)), own words first.
 

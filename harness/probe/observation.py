@@ -18,10 +18,11 @@ from harness.models.linear import observer
 from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow, reading_attention
 from harness.probe.attention_check import EXTRA_TOKENS, AttentionCheck, check_attended_tokens, check_layers_read
-from harness.probe.dense_lens import DenseLens, dense_logits
+from harness.probe.dense_lens import DenseLens
 from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens, open_lens
 from harness.probe.lens_task import LensTask, learn_block
+from harness.probe.logits import dense_logits
 from harness.probe.precision import upcast
 from harness.probe.self_checks import (
     NotFiniteError,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Iterator
 
-# The rows of a 16-bit weight that are converted to float32 at a time. On a CPU a block and its copy fit into the cache:
-# a conversion of the whole weight writes and reads it once more in memory. A GPU works on larger blocks.
-_BLOCK_ROWS = {"cpu": 512}
-_MOST_ROWS = 4096
+import torch
+
+# The rows of a weight that are multiplied at a time. On a CPU a block of a 16-bit weight and its float32 copy fit into
+# the cache, and so do the products with other blocks.
+_ROWS, _CONVERTED_ROWS = 4096, 512
+# Up to this number of vectors, a CPU multiplies much faster if the weight is the left matrix.
+_FEW = 16
 
 
 def upcast(tensor: torch.Tensor) -> torch.Tensor:
@@ -19,13 +21,21 @@ def upcast(tensor: torch.Tensor) -> torch.Tensor:
 def wide_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the products (..., out) of vectors (..., in) with a weight (out, in), in float32 or better."""
     if weight.dtype in (torch.float32, torch.float64):
-        return nn.functional.linear(vectors.to(weight.dtype), weight)
+        return _product(vectors.to(weight.dtype), weight)
+    return torch.cat([*product_blocks(vectors, weight)], dim=-1)
+
+
+def product_blocks(vectors: torch.Tensor, weight: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the products (..., rows) of vectors (..., in) with consecutive rows of a weight, in float32 or better."""
+    if weight.dtype in (torch.float32, torch.float64):
+        wide = vectors.to(weight.dtype)
+        yield from (_product(wide, block) for block in torch.split(weight, _ROWS))
+        return
     wide = vectors.float()
-    rows = min(len(weight), _BLOCK_ROWS.get(weight.device.type, _MOST_ROWS))
+    rows = min(len(weight), _CONVERTED_ROWS if weight.device.type == "cpu" else _ROWS)
     # One buffer for all blocks, because new memory costs more than the conversion.
     buffer = torch.empty(rows, weight.shape[1], dtype=torch.float32, device=weight.device)
-    parts = [nn.functional.linear(wide, buffer[: len(block)].copy_(block)) for block in torch.split(weight, rows)]
-    return torch.cat(parts, dim=-1)
+    yield from (_product(wide, buffer[: len(block)].copy_(block)) for block in torch.split(weight, rows))
 
 
 def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -39,3 +49,10 @@ def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     small = (flat - large.float()).to(weight.dtype)
     halves = torch.mm(torch.cat([large, small]), weight.T, out_dtype=torch.float32)
     return halves.view(2, *vectors.shape[:-1], len(weight)).sum(0)
+
+
+def _product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    flat = vectors.flatten(0, -2)
+    few = len(flat) <= _FEW and weight.device.type == "cpu"
+    product = (weight @ flat.T).T if few else flat @ weight.T
+    return product.view(*vectors.shape[:-1], len(weight)) if vectors.dim() != 2 else product

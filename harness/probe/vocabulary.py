@@ -48,26 +48,30 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Entries by their lower-case spelling, and by the stem of that spelling."""
+    """Entries by their lower-case spelling, spellings by their first two letters, and entries by stem as requested."""
 
     by_spelling: Mapping[str, list[int]]
-    _by_start: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    by_start: Mapping[str, list[str]]
+    by_stem: dict[str, list[int]] = field(default_factory=dict)
 
     def with_stem(self, stemmed: str) -> Sequence[int]:
-        """Return the entries whose spelling has this stem; only spellings with the same start are stemmed."""
-        start = _start(stemmed)
-        if start not in self._by_start:
-            by_stem: dict[str, list[int]] = defaultdict(list)
-            for spelled, entries in self.by_spelling.items():
-                if _start(spelled)[: len(start)] == start:
-                    by_stem[stem(spelled)].extend(entries)
-            self._by_start[start] = by_stem
-        return self._by_start[start].get(stemmed, ())
+        """Return the entries whose spelling has this stem."""
+        if stemmed not in self.by_stem:
+            # A stem differs from its word in the last letter only, and in y and i: hope, hoping; fli, fly; die, dying.
+            shared = _plain(stemmed[:-1])
+            self.by_stem[stemmed] = [
+                entry
+                for start, spellings in self.by_start.items()
+                if start.startswith(shared[:2])
+                for spelled in spellings
+                if _plain(spelled).startswith(shared) and stem(spelled) == stemmed
+                for entry in self.by_spelling[spelled]
+            ]
+        return self.by_stem[stemmed]
 
 
-def _start(word: str) -> str:
-    """Return the letters that a word shares with its stem, one if the stem has one; y counts as i, as in dying, die."""
-    return word[:2].replace("y", "i")
+def _plain(word: str) -> str:
+    return word.replace("y", "i")
 
 
 # Cached for the lifetime of a tokenizer, because indexing a large one takes ten seconds.
@@ -82,11 +86,14 @@ def _index_of(tokenizer: Any, size: int) -> _Index:
         return cached[key]
     special = set(tokenizer.all_special_ids)
     by_spelling: dict[str, list[int]] = defaultdict(list)
+    by_start: dict[str, list[str]] = defaultdict(list)
     for entry, text in enumerate(_texts(tokenizer, size)):
         spelled = text.strip().lower()
         if entry not in special and spelled.isalpha():
             by_spelling[spelled].append(entry)
-    return cached.setdefault(key, _Index(by_spelling))
+    for spelled in by_spelling:
+        by_start[_plain(spelled[:2])].append(spelled)
+    return cached.setdefault(key, _Index(by_spelling, by_start))
 
 
 def _texts(tokenizer: Any, size: int) -> Sequence[str]:

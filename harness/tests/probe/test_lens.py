@@ -125,7 +125,7 @@ def test_dense_and_pruned_hits_equal_a_sort_of_all_logits(case: Case, sieve: int
     dense = case.read((), dense=True).hits().numpy()
     np.testing.assert_array_equal(dense, literal_hits(case))
     with (
-        mock.patch("harness.probe.dense_lens._ENTRIES", sieve),
+        mock.patch("harness.probe.logits._ENTRIES", sieve),
         mock.patch("harness.probe.lens._PENDING_LEAST", pending),
         mock.patch("harness.probe.lens._CHUNK", chunk),
     ):
@@ -195,6 +195,7 @@ def test_exit_agreement_equals_argmax(seed: int, bias: bool, exact: bool) -> Non
 @given(case=cases)
 def test_decoded_entries_are_the_largest_logits(case: Case) -> None:
     lens = case.read((), dense=True)
+    lens.exit_agreement(case.head(case.norm(case.states[-1, :, -1])).detach())
     weight = literal.to_float64(case.head.weight)
     bias = None if case.head.bias is None else literal.to_float64(case.head.bias)
     with torch.no_grad():

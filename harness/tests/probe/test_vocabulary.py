@@ -143,21 +143,36 @@ def test_only_spellings_with_the_start_of_a_word_are_stemmed(monkeypatch: pytest
     entries = Vocabulary(tokenizer, len(tokenizer))
     assert entries.entries("dogs")
     assert {word[:2] for word in stemmed} == {"do"}
-    assert not stemmed.clear()
-    assert entries.entries("dog")
-    assert stemmed == ["dog"]
+
+
+def spelled_with_i(word: str) -> str:
+    return word.replace("y", "i")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_stems_keep_the_start_of_a_word(kind: str) -> None:
-    """The index relies on it. Only stems of one letter and the letters y and i differ from the word in its start."""
+    """The index relies on it. A stem differs from its word only in its last letter, and in y and i."""
     tokenizer = TOKENIZERS[kind]()
-    irregular = ["skis", "skies", "dying", "lying", "tying", "idly", "gently", "ugly", "early", "uing", "ies", "yes"]
+    irregular = [
+        "skis",
+        "skies",
+        "dying",
+        "lying",
+        "tying",
+        "idly",
+        "gently",
+        "ugly",
+        "early",
+        "uing",
+        "ies",
+        "yes",
+        "hoping",
+        "capability",
+    ]
     texts = tokenizer.batch_decode([[entry] for entry in range(len(tokenizer))])
     words = [*irregular, *(text.strip().lower() for text in texts if text.strip().isalpha())]
-    starts = [(vocabulary._start(word), vocabulary._start(stem(word))) for word in words]
-    assert [pair for pair in starts if not pair[1] or pair[0][: len(pair[1])] != pair[1]] == []
+    assert [word for word in words if not spelled_with_i(word).startswith(spelled_with_i(stem(word)[:-1]))] == []
 
 
 @pytest.mark.parametrize("word", ["dying", "uing"])
