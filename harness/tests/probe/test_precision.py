@@ -6,18 +6,21 @@ import pytest
 import torch
 
 from harness.lab.cost.race import peak_bytes
-from harness.probe.precision import split_product, wide_product
+from harness.probe.precision import product_blocks, split_product, wide_product
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (40,), (5, 7)], ids=["few", "many", "table"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_the_wide_product_has_at_least_float32_precision(dtype: torch.dtype) -> None:
+def test_the_wide_product_has_at_least_float32_precision(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(1300, 40, generator=generator).to(dtype)
-    vectors = torch.randn(2, 3, 40, generator=generator)
+    vectors = torch.randn(*shape, 40, generator=generator)
     expected = vectors.double() @ weight.double().T
     product = wide_product(vectors, weight)
     assert product.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(product.double(), expected, rtol=1e-5, atol=1e-5)
+    blocks = [*product_blocks(vectors, weight)]
+    torch.testing.assert_close(torch.cat(blocks, dim=-1).double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_wide_product_copies_a_part_of_the_weight_at_a_time() -> None:
