@@ -237,6 +237,6 @@ def test_the_breakdown_covers_the_probe_but_not_the_model(subject: Subject) -> N
     functions = {operation.function.split(".")[0] for operation in breakdown.operations}
     operations = {(operation.function.split(".")[0], operation.operation) for operation in breakdown.operations}
     assert {"similarity", "attention", "last_token", "lens"} <= functions
-    assert ("precision", "linear") in operations
+    assert ("precision", "matmul") in operations
     assert not {"silu", "scaled_dot_product_attention", "embedding"} & {name for _, name in operations}
     assert "% plain" in breakdown_lines(breakdown)[1]
