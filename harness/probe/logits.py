@@ -14,6 +14,8 @@ from harness.probe.precision import product_blocks, upcast, wide_product
 
 # The number of states that are ranked at a time.
 _ROWS = 256
+# The number of tied best entries that count. Only broken models have more, such as one whose logits are all infinite.
+_MOST_TIES = 1024
 # The number of lowest entry ids of `lowest_entry_logits`.
 _ENTRIES = 4096
 
@@ -67,7 +69,7 @@ def best_entries(logits: torch.Tensor) -> torch.Tensor:
     """Return the entries that tie for the largest logit, as words for `rank`: (rows, 1, entries); -1 = padding."""
     is_best = logits == logits.amax(-1, keepdim=True)
     # NaN logits have no best entry.
-    most = max(1, int(is_best.sum(-1).max()))
+    most = min(max(1, int(is_best.sum(-1).max())), _MOST_TIES)
     flags, entries = is_best.int().topk(most, dim=-1)
     return entries.masked_fill(flags == 0, -1).unsqueeze(1)
 

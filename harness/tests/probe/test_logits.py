@@ -80,6 +80,10 @@ def test_best_entries_are_all_that_tie() -> None:
     assert [sorted(entries) for entries in best_entries(logits)[:, 0].tolist()] == [[1, 2], [-1, 0]]
 
 
+def test_the_number_of_tied_entries_is_bounded() -> None:
+    assert best_entries(torch.full((2, 50_000), torch.inf)).shape == (2, 1, 1024)
+
+
 def test_target_tables_of_different_sizes_are_joined() -> None:
     joined = join_targets([torch.tensor([[[1, 2]]]), torch.tensor([[[3], [4]]]), torch.empty(0, 1, 1).long()])
     assert joined.tolist() == [[[1, 2], [-1, -1]], [[3, -1], [4, -1]]]
