@@ -89,13 +89,16 @@ def cases(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Cases:
 
 @pytest.fixture
 def recorded(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> Cases:
-    """The cases with a baseline of the tiny pair, recorded once and copied, and a cache that all such tests share."""
+    """The cases with a baseline of the tiny pair and cached readings, which are made once and copied for each test."""
     first = tmp_path_factory.getbasetemp() / "recorded-once"
-    cases.cache = first / "kept"
+    copies = {first / "stored": cases.baselines, first / "kept": cases.cache}
     if not first.exists():
         result = cases.run("--phase-update-new", *REGRESSION)
         assert result.ret == pytest.ExitCode.OK, result.stdout.str()
-        shutil.copytree(cases.baselines, first / "stored")
+        for copy, made in copies.items():
+            shutil.copytree(made, copy)
     else:
-        shutil.copytree(first / "stored", cases.baselines)
+        # Each test has its own copy, because some damage the model or the images.
+        for copy, own in copies.items():
+            shutil.copytree(copy, own)
     return cases
