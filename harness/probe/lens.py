@@ -18,7 +18,7 @@ from harness.models.offloaded import weights_loaded
 from harness.probe.dense_lens import DenseLens, Norm
 from harness.probe.lens_task import KS, LensTask, TargetWords, padded_entries, padded_positions
 from harness.probe.logits import best_entries, dense_logits, join_targets, lowest_entry_logits, rank, unembedding_rows
-from harness.probe.precision import upcast
+from harness.probe.precision import upcast, wide_product
 
 # The numbers of tokens that are open, and compared with the lowest ids, at a time.
 _CHUNK = 256
@@ -143,7 +143,7 @@ class Lens:
         """
         batch, points, tokens, width = image.shape
         target_logits = torch.bmm(image.view(batch, -1, width), self._target_rows.transpose(1, 2))
-        logits = image.view(-1, width) @ self._rows.T
+        logits = wide_product(image.view(-1, width), self._rows)
         if self._bias is not None and self._target_bias is not None:
             target_logits, logits = target_logits + self._target_bias.unsqueeze(1), logits + self._bias
         words, entries = self._columns.shape[1:]

@@ -13,7 +13,7 @@ from harness.models.offloaded import weights_loaded
 from harness.probe.precision import product_blocks, upcast, wide_product
 
 # The number of states that are ranked at a time.
-_ROWS = 256
+_STATES = 256
 # The number of tied best entries that count. Only broken models have more, such as one whose logits are all infinite.
 _MOST_TIES = 1024
 # The number of lowest entry ids of `lowest_entry_logits`.
@@ -49,7 +49,7 @@ def rank(states: torch.Tensor, unembedding: nn.Module, targets: torch.Tensor, k:
         targets: the entries of each row's words, (rows, words, entries); -1 = padding.
         k: the number of best entries.
     """
-    parts = zip(torch.split(states, _ROWS), torch.split(targets, _ROWS), strict=True)
+    parts = zip(torch.split(states, _STATES), torch.split(targets, _STATES), strict=True)
     rankings = [_rank(part, unembedding, part_targets, k) for part, part_targets in parts]
     return Ranking(
         torch.cat([ranking.logits for ranking in rankings]),
@@ -116,7 +116,7 @@ def _rank(states: torch.Tensor, unembedding: nn.Module, targets: torch.Tensor, k
     of_targets = states.new_full(targets.shape[:2], -torch.inf, dtype=torch.float32)
     for block in logit_blocks(states, unembedding):
         columns = targets - start
-        outside = (columns < 0) | (columns >= block.shape[1]) | (targets < 0)
+        outside = (columns < 0) | (columns >= block.shape[1])
         logits = block.gather(1, columns.clamp(0, block.shape[1] - 1).flatten(1)).view(targets.shape)
         of_targets = torch.maximum(of_targets, logits.masked_fill(outside, -torch.inf).amax(-1))
         block_best, block_entries = block.topk(min(k, block.shape[1]), dim=-1)

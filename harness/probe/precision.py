@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch.nn import functional
 
 # The rows of a weight that are multiplied at a time. On a CPU a block of a 16-bit weight and its float32 copy fit into
 # the cache, and so do the products with other blocks.
 _ROWS, _CONVERTED_ROWS = 4096, 512
-# Up to this number of vectors, a CPU multiplies much faster if the weight is the left matrix.
-_FEW = 16
 
 
 def upcast(tensor: torch.Tensor) -> torch.Tensor:
@@ -52,7 +51,7 @@ def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    flat = vectors.flatten(0, -2)
-    few = len(flat) <= _FEW and weight.device.type == "cpu"
-    product = (weight @ flat.T).T if few else flat @ weight.T
-    return product.view(*vectors.shape[:-1], len(weight)) if vectors.dim() != 2 else product
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        # oneDNN uses all vector instructions of the processor. MKL, which `@` calls, does so on Intel's only.
+        return functional.linear(vectors.to_mkldnn(), weight).to_dense()
+    return vectors @ weight.T

@@ -48,7 +48,7 @@ def test_ranks_equal_those_of_a_sort(dtype: torch.dtype, seed: int, bias: bool, 
         torch.no_grad(),
         mock.patch("harness.probe.precision._ROWS", block),
         mock.patch("harness.probe.precision._CONVERTED_ROWS", block),
-        mock.patch("harness.probe.logits._ROWS", rows),
+        mock.patch("harness.probe.logits._STATES", rows),
     ):
         ranking, logits = rank(states, head, targets, k), dense_logits(states, head)
         expected = states.double() @ head.weight.double().T + (head.bias.double() if bias else 0.0)
