@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch.nn import functional
@@ -20,21 +20,18 @@ def upcast(tensor: torch.Tensor) -> torch.Tensor:
 def wide_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the products (..., out) of vectors (..., in) with a weight (out, in), in float32 or better."""
     if weight.dtype in (torch.float32, torch.float64):
-        return _product(vectors.to(weight.dtype), weight)
+        return next(_products(vectors.to(weight.dtype), [weight]))
     return torch.cat([*product_blocks(vectors, weight)], dim=-1)
 
 
 def product_blocks(vectors: torch.Tensor, weight: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the products (..., rows) of vectors (..., in) with consecutive rows of a weight, in float32 or better."""
+    """Return the products (..., rows) of vectors (..., in) with consecutive rows of a weight, in float32 or better."""
     if weight.dtype in (torch.float32, torch.float64):
-        wide = vectors.to(weight.dtype)
-        yield from (_product(wide, block) for block in torch.split(weight, _ROWS))
-        return
-    wide = vectors.float()
+        return _products(vectors.to(weight.dtype), torch.split(weight, _ROWS))
     rows = min(len(weight), _CONVERTED_ROWS if weight.device.type == "cpu" else _ROWS)
     # One buffer for all blocks, because new memory costs more than the conversion.
     buffer = torch.empty(rows, weight.shape[1], dtype=torch.float32, device=weight.device)
-    yield from (_product(wide, buffer[: len(block)].copy_(block)) for block in torch.split(weight, rows))
+    return _products(vectors.float(), (buffer[: len(block)].copy_(block) for block in torch.split(weight, rows)))
 
 
 def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -50,8 +47,10 @@ def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return halves.view(2, *vectors.shape[:-1], len(weight)).sum(0)
 
 
-def _product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+def _products(vectors: torch.Tensor, weights: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    if vectors.device.type == "cpu" and vectors.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         # oneDNN uses all vector instructions of the processor. MKL, which `@` calls, does so on Intel's only.
-        return functional.linear(vectors.to_mkldnn(), weight).to_dense()
-    return vectors @ weight.T
+        operand = vectors.to_mkldnn()
+        yield from (functional.linear(operand, weight).to_dense() for weight in weights)
+    else:
+        yield from (vectors @ weight.T for weight in weights)

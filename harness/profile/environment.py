@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 #: The version of a package. Its metadata are parsed once per process, because that takes milliseconds.
 version = cache(metadata.version)
+
+# The most threads that hash weights. Each holds a copy of one tensor if the model is on a GPU.
+_HASH_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,32 +97,33 @@ def weight_hashes(model: nn.Module) -> tuple[str, str]:
 
     Both include further state of a layer, such as the scales of quantised weights. The second hash covers what a
     checkpoint stores; it excludes frequencies and masks that a model computes from its configuration. Offloaded
-    tensors are read one at a time from accelerate's storage, so the hashes equal those of the model in memory.
-    Tensors on the meta device without stored values count by name, shape and dtype only.
+    tensors are read from accelerate's storage, so the hashes equal those of the model in memory; each thread reads one
+    tensor at a time. Tensors on the meta device without stored values count by name, shape and dtype only.
     """
+    from torch import get_num_threads
+
     from harness.models.offloaded import load_offloaded, tied_duplicates
     from harness.models.stored_numbers import content_bytes, extra_state
 
+    def hash_value(name: str, value: Any) -> bytes:
+        header = f"{name} {tuple(value.shape)} {value.dtype}" if name in tensors else name
+        digest = hashlib.sha256(header.encode())
+        numbers = load_offloaded(model, name, value) if name in tensors else value
+        for piece in () if numbers is None else content_bytes(numbers):
+            digest.update(piece)
+        return digest.digest()
+
     aliases = tied_duplicates(model)
+    tensors = dict(sorted([*model.named_parameters(), *model.named_buffers()]))
+    values = {name: tensor for name, tensor in tensors.items() if name not in aliases} | dict(extra_state(model))
     computed = {
         f"{path}.{name}".lstrip(".")
         for path, module in model.named_modules()
         for name in module._non_persistent_buffers_set
     }
-    # A single digest up to the first computed buffer, so that most tensors are hashed once.
-    digests = [hashlib.sha256()]
-    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
-        if name in aliases:
-            continue
-        if name in computed and len(digests) == 1:
-            digests.append(digests[0].copy())
-        numbers = load_offloaded(model, name, tensor)
-        pieces = () if numbers is None else content_bytes(numbers)
-        for piece in (f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), *pieces):
-            for digest in digests[:1] if name in computed else digests:
-                digest.update(piece)
-    for name, value in extra_state(model):
-        for piece in (name.encode(), *content_bytes(value)):
-            for digest in digests:
-                digest.update(piece)
-    return digests[0].hexdigest()[:16], digests[-1].hexdigest()[:16]
+    # hashlib computes without Python's lock.
+    with ThreadPoolExecutor(min(_HASH_THREADS, get_num_threads())) as threads:
+        digests = dict(zip(values, threads.map(hash_value, values, values.values()), strict=True))
+    everything = b"".join(digests.values())
+    stored = b"".join(part for name, part in digests.items() if name not in computed)
+    return hashlib.sha256(everything).hexdigest()[:16], hashlib.sha256(stored).hexdigest()[:16]
