@@ -48,7 +48,8 @@ def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _products(vectors: torch.Tensor, weights: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    if vectors.device.type == "cpu" and vectors.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    with_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if with_onednn and vectors.device.type == "cpu" and vectors.dtype == torch.float32:
         # oneDNN uses all vector instructions of the processor. MKL, which `@` calls, does so on Intel's only.
         operand = vectors.to_mkldnn()
         yield from (functional.linear(operand, weight).to_dense() for weight in weights)

@@ -9,9 +9,14 @@ from harness.lab.cost.race import peak_bytes
 from harness.probe.precision import product_blocks, split_product, wide_product
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (40,), (5, 7)], ids=["few", "many", "table"])
+@pytest.mark.parametrize("with_onednn", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3), (40,), (5, 7), (0,)], ids=["few", "many", "table", "none"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_the_wide_product_has_at_least_float32_precision(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_the_wide_product_has_at_least_float32_precision(
+    dtype: torch.dtype, shape: tuple[int, ...], with_onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_onednn:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(1300, 40, generator=generator).to(dtype)
     vectors = torch.randn(*shape, 40, generator=generator)
@@ -21,6 +26,13 @@ def test_the_wide_product_has_at_least_float32_precision(dtype: torch.dtype, sha
     torch.testing.assert_close(product.double(), expected, rtol=1e-5, atol=1e-5)
     blocks = [*product_blocks(vectors, weight)]
     torch.testing.assert_close(torch.cat(blocks, dim=-1).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_transposed_weight_gives_the_same_product() -> None:
+    """The weight of a layer that is read by projecting unit vectors is a transposed matrix."""
+    generator = torch.Generator().manual_seed(2)
+    weight, vectors = torch.randn(30, 20, generator=generator), torch.randn(4, 30, generator=generator)
+    torch.testing.assert_close(wide_product(vectors, weight.T), vectors @ weight, rtol=1e-5, atol=1e-5)
 
 
 def test_the_wide_product_copies_a_part_of_the_weight_at_a_time() -> None:

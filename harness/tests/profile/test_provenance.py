@@ -49,6 +49,13 @@ def test_the_hash_changes_with_every_parameter_and_buffer(fresh_vlm: Vlm) -> Non
     assert hash_weights(model) == before
 
 
+def test_the_hash_does_not_depend_on_the_number_of_threads(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = hash_weights(vlm.model)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert hash_weights(vlm.model) == alone
+
+
 def test_the_hash_changes_with_name_shape_and_dtype() -> None:
     def hashed(**tensors: torch.Tensor) -> str:
         module = nn.Module()
