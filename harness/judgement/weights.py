@@ -81,7 +81,7 @@ class WeightChange:
 def weight_parts(vlm: Vlm) -> WeightParts:
     """Return hashes of a model's parameters and buffers by part; tensors are read one at a time, and once each."""
     from harness.models.offloaded import load_offloaded
-    from harness.models.stored_numbers import extra_state
+    from harness.models.stored_numbers import content_hash, extra_state
 
     model, anatomy = _unwrapped(vlm.model), vlm.anatomy
     paths = {id(module): name for name, module in model.named_modules()}
@@ -99,7 +99,7 @@ def weight_parts(vlm: Vlm) -> WeightParts:
             preceding.setdefault(part, _Digest(part))
         # A tied tensor occurs under two names.
         if id(tensor) not in hashes and (numbers := load_offloaded(model, name, tensor)) is not None:
-            hashes[id(tensor)] = _hash(numbers)
+            hashes[id(tensor)] = content_hash(numbers)
         (digests | preceding)[part].add(name, tensor, hashes.get(id(tensor)))
     return WeightParts(
         tuple(digests[path].part() for path in layers),
@@ -158,15 +158,6 @@ class _Digest:
 
     def part(self) -> WeightPart:
         return WeightPart(self._structure.hexdigest()[:16], self._numbers.hexdigest()[:16], self._unread)
-
-
-def _hash(value: Any) -> bytes:
-    from harness.models.stored_numbers import content_bytes
-
-    digest = hashlib.sha256()
-    for part in content_bytes(value):
-        digest.update(part)
-    return digest.digest()
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 from collections.abc import Iterator
 from itertools import chain
@@ -27,6 +28,14 @@ def extra_state(model: nn.Module) -> list[tuple[str, Any]]:
             hook = vars(module).get("_hf_hook")
             extra |= copy.deepcopy(module, {id(hook): hook}).state_dict(prefix=f"{path}." if path else "")
     return sorted(((name, value) for name, value in extra.items() if name not in listed), key=lambda item: item[0])
+
+
+def content_hash(value: Any, header: str = "") -> bytes:
+    """Return the SHA-256 of a header and the `content_bytes` of a value."""
+    digest = hashlib.sha256(header.encode())
+    for part in content_bytes(value):
+        digest.update(part)
+    return digest.digest()
 
 
 def content_bytes(value: Any) -> Iterator[Any]:

@@ -29,7 +29,7 @@ def product_blocks(vectors: torch.Tensor, weight: torch.Tensor) -> Iterator[torc
     if weight.dtype in (torch.float32, torch.float64):
         return _products(vectors.to(weight.dtype), torch.split(weight, _ROWS))
     rows = min(len(weight), _CONVERTED_ROWS if weight.device.type == "cpu" else _ROWS)
-    # One buffer for all blocks, because new memory costs more than the conversion.
+    # The blocks share a buffer, because new memory costs more than the conversion.
     buffer = torch.empty(rows, weight.shape[1], dtype=torch.float32, device=weight.device)
     return _products(vectors.float(), (buffer[: len(block)].copy_(block) for block in torch.split(weight, rows)))
 

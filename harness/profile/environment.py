@@ -97,21 +97,20 @@ def weight_hashes(model: nn.Module) -> tuple[str, str]:
 
     Both include further state of a layer, such as the scales of quantised weights. The second hash covers what a
     checkpoint stores; it excludes frequencies and masks that a model computes from its configuration. Offloaded
-    tensors are read from accelerate's storage, so the hashes equal those of the model in memory; each thread reads one
-    tensor at a time. Tensors on the meta device without stored values count by name, shape and dtype only.
+    tensors are read one at a time from accelerate's storage, so the hashes equal those of the model in memory.
+    Tensors on the meta device without stored values count by name, shape and dtype only.
     """
     from torch import get_num_threads
 
     from harness.models.offloaded import load_offloaded, tied_duplicates
-    from harness.models.stored_numbers import content_bytes, extra_state
+    from harness.models.stored_numbers import content_hash, extra_state
 
     def hash_value(name: str, value: Any) -> bytes:
-        header = f"{name} {tuple(value.shape)} {value.dtype}" if name in tensors else name
-        digest = hashlib.sha256(header.encode())
-        numbers = load_offloaded(model, name, value) if name in tensors else value
-        for piece in () if numbers is None else content_bytes(numbers):
-            digest.update(piece)
-        return digest.digest()
+        if name not in tensors:
+            return content_hash(value, name)
+        header = f"{name} {tuple(value.shape)} {value.dtype}"
+        numbers = load_offloaded(model, name, value)
+        return content_hash(() if numbers is None else numbers, header)
 
     aliases = tied_duplicates(model)
     tensors = dict(sorted([*model.named_parameters(), *model.named_buffers()]))
@@ -121,8 +120,10 @@ def weight_hashes(model: nn.Module) -> tuple[str, str]:
         for path, module in model.named_modules()
         for name in module._non_persistent_buffers_set
     }
+    # A model is offloaded because memory is short, so its tensors are read one at a time.
+    offloaded = any(tensor.is_meta for tensor in tensors.values())
     # hashlib computes without Python's lock.
-    with ThreadPoolExecutor(min(_HASH_THREADS, get_num_threads())) as threads:
+    with ThreadPoolExecutor(1 if offloaded else min(_HASH_THREADS, get_num_threads())) as threads:
         digests = dict(zip(values, threads.map(hash_value, values, values.values()), strict=True))
     everything = b"".join(digests.values())
     stored = b"".join(part for name, part in digests.items() if name not in computed)

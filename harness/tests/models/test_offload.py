@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.judgement.weights import weight_parts
 from harness.models.checkpoints.weight_files import refuse_weight_files
-from harness.models.offloaded import OffloadError, weights_loaded
+from harness.models.offloaded import OffloadError, load_offloaded, weights_loaded
 from harness.models.placement import placement_options, remove_with
 from harness.models.registry import LoadRequest, find_model
 from harness.models.vlm import Vlm, load_vlm
@@ -235,6 +237,21 @@ def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkey
         True,
     ]
     assert parts.others == changed.others
+
+
+def test_offloaded_tensors_are_hashed_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_slowly(*arguments: Any) -> Any:
+        assert reading.acquire(blocking=False), "two tensors are read together"
+        time.sleep(1e-4)
+        reading.release()
+        return load_offloaded(*arguments)
+
+    model, reading = tiny_vlm().model, threading.Lock()
+    in_memory = hash_weights(model)
+    cpu_offload(model, execution_device=CPU)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr("harness.models.offloaded.load_offloaded", load_slowly)
+    assert hash_weights(model) == in_memory
 
 
 def test_tied_weights_have_the_same_hash_when_offloaded(tmp_path: Path) -> None:
