@@ -45,7 +45,7 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     targets, is_token = answer_tokens(vlm.processor, samples, captions)
     longest = targets.shape[1]
-    inputs = _continued(batch, vlm.model.config.model_type, targets, is_token)
+    inputs = answered_inputs(batch, vlm.model.config.model_type, targets, is_token)
     # Some models ignore the request and return the logits of all positions.
     ids = [sample.id for sample in samples]
     logits = forward_pass(vlm, inputs, batch.groups.image, ids, positions=longest + 1).logits
@@ -79,7 +79,9 @@ def summed_likelihoods(values: torch.Tensor, is_token: torch.Tensor) -> NDArray[
     return np.asarray(table.sum(1))
 
 
-def _continued(batch: Batch, model_type: str, targets: torch.Tensor, is_token: torch.Tensor) -> dict[str, Any]:
+def answered_inputs(
+    batch: Batch, model_type: str, targets: torch.Tensor, is_token: torch.Tensor
+) -> dict[str, Any]:
     """Return the inputs with the captions' tokens after the prompts, and every per-token input extended to match."""
     added = {"input_ids": targets, "attention_mask": is_token.long()}
     inputs, shape = dict(batch.inputs), batch.inputs["input_ids"].shape

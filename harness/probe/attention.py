@@ -44,6 +44,26 @@ _Reader = Callable[[nn.Module, LastRow, torch.Tensor], None]
 _reader: ContextVar[_Reader | None] = ContextVar("phase_attention_reader", default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """The arguments of a call of the attention function.
+
+    query: (batch, heads, queries, key dimension). key and value: (batch, key heads, keys, dimension). mask: bool (True
+    = visible) or additive, broadcastable to (batch, heads, queries, keys); None if every key is visible, or with
+    `causal` every key up to the query.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+    causal: bool
+
+
+_Editor = Callable[[nn.Module, AttentionCall], AttentionCall]
+_editor: ContextVar[_Editor | None] = ContextVar("phase_attention_editor", default=None)
+
+
 def last_row(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -162,6 +182,12 @@ def _observed(forward: Callable[..., Any]) -> Callable[..., Any]:
         attention_mask: torch.Tensor | None,
         **kwargs: Any,
     ) -> Any:
+        edit = _editor.get()
+        if edit is not None:
+            causal = kwargs.get("is_causal")
+            causal = getattr(module, "is_causal", True) if causal is None else causal
+            call = edit(module, AttentionCall(query, key, value, attention_mask, bool(causal)))
+            query, key, value, attention_mask = call.query, call.key, call.value, call.mask
         result = forward(module, query, key, value, attention_mask, **kwargs)
         read = _reader.get()
         if read is not None:
@@ -225,19 +251,48 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Modu
             last = args[0].reshape(len(attention_output), -1, args[0].shape[-1])[:, -1]
             read(layer, projection, apply_gate(row, projection, attention_output, last))
 
+    with stack, _observed_attention(model, anatomy):
+        token = _reader.set(dispatch)
+        try:
+            yield
+        finally:
+            _reader.reset(token)
+
+
+@contextlib.contextmanager
+def editing_attention(model: Any, anatomy: Anatomy, edit: Callable[[int, AttentionCall], AttentionCall]) -> Iterator[None]:
+    """Replace the arguments of every attention call of the decoder layers by `edit(layer, call)`, layers from 0.
+
+    Raises:
+        AttentionError: as in `reading_attention`.
+    """
+    owner = anatomy.layer_by_module()
+
+    def dispatch(module: nn.Module, call: AttentionCall) -> AttentionCall:
+        layer = owner.get(id(module))
+        return call if layer is None else edit(layer, call)
+
+    with _observed_attention(model, anatomy):
+        token = _editor.set(dispatch)
+        try:
+            yield
+        finally:
+            _editor.reset(token)
+
+
+@contextlib.contextmanager
+def _observed_attention(model: Any, anatomy: Anatomy) -> Iterator[None]:
+    """Replace the decoder's attention function by the observed one inside the block."""
     original = anatomy.text_config._attn_implementation
     if original not in _OBSERVED_NAMES:
         raise AttentionError(
             f"{anatomy.name} runs with attention {original!r}, whose weights cannot be read: load it with sdpa or eager"
         )
     key = anatomy.attention_key
-    token = _reader.set(dispatch)
-    with stack:
-        try:
-            model.set_attn_implementation({key: _OBSERVED_NAMES[original]})
-            if anatomy.text_config._attn_implementation != _OBSERVED_NAMES[original]:
-                raise AttentionError(f"{anatomy.name} does not accept another attention function (AttentionInterface)")
-            yield
-        finally:
-            _reader.reset(token)
-            model.set_attn_implementation({key: original})
+    try:
+        model.set_attn_implementation({key: _OBSERVED_NAMES[original]})
+        if anatomy.text_config._attn_implementation != _OBSERVED_NAMES[original]:
+            raise AttentionError(f"{anatomy.name} does not accept another attention function (AttentionInterface)")
+        yield
+    finally:
+        model.set_attn_implementation({key: original})

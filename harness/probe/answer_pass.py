@@ -1,0 +1,275 @@
+"""A forward pass over prompts and their answers, which can be repeated in part with some attention blocked."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from harness.data.sample import Sample
+from harness.errors import PhaseError
+from harness.models.caption_scorer import decoder_stack
+from harness.models.forward_pass import forward_pass
+from harness.models.likelihood import answer_tokens, answered_inputs, summed_likelihoods
+from harness.models.prompts.prompt import Batch
+from harness.models.vlm import Vlm
+from harness.probe.attention import AttentionCall, editing_attention
+from harness.probe.precision import upcast
+
+#: Surrounds each pass in which image features enter, for example to replace them by noise.
+Surrounding = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+class KnockoutError(PhaseError):
+    """The model's attention cannot be blocked; the message gives the reason."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocked:
+    """Attention from `queries` to `keys`, bool (batch, tokens) each, in some `layers` (from 0); never to itself."""
+
+    layers: range
+    queries: torch.Tensor
+    keys: torch.Tensor
+
+
+@dataclass
+class _Reference:
+    """The complete pass: arguments of the decoder stack, attention calls by layer, and residual states by layer."""
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    calls: Mapping[int, Sequence[AttentionCall]]
+    states: Mapping[int, torch.Tensor]
+    tuples: Mapping[int, tuple[Any, ...]]
+    last: torch.Tensor
+
+
+class AnswerPass:
+    """A complete pass over prompts with answers. `likelihoods` can repeat it with attention blocked.
+
+    A pass is repeated in part: from the first layer in which attention is blocked, and from the first token whose
+    attention is blocked. Earlier layers and tokens have the same states, which the complete pass recorded.
+
+    Args:
+        vlm: the model.
+        batch: the encoded prompts.
+        samples: their samples.
+        starts: the layers (from 0) from which the pass will be repeated.
+        surrounding: surrounds each pass in which image features enter.
+    """
+
+    def __init__(
+        self,
+        vlm: Vlm,
+        batch: Batch,
+        samples: Sequence[Sample],
+        starts: Collection[int],
+        surrounding: Surrounding = contextlib.nullcontext,
+    ) -> None:
+        self._vlm, self._anatomy, self._surrounding = vlm, vlm.anatomy, surrounding
+        self._stack = decoder_stack(vlm.model, vlm.anatomy)
+        captions = [sample.captions[0] for sample in samples]
+        self.targets, self.is_token = answer_tokens(vlm.processor, samples, captions)
+        self.prompt_tokens = batch.inputs["input_ids"].shape[1]
+        self.tokens = self.prompt_tokens + self.targets.shape[1]
+        inputs = answered_inputs(batch, vlm.model.config.model_type, self.targets, self.is_token)
+        self._real = torch.cat([batch.groups.real, self.is_token], 1)
+        self._reference = self._record(batch, inputs, [sample.id for sample in samples], starts)
+        if self.earlier_tokens_attend_after(self.prompt_tokens):
+            raise KnockoutError(
+                f"{vlm.name}: its prompt attends to the caption that follows it, so the caption has no likelihood"
+            )
+        self.log_probabilities = self._log_probabilities(self._reference.last)
+
+    def _record(
+        self, batch: Batch, inputs: Mapping[str, Any], ids: Sequence[str], starts: Collection[int]
+    ) -> _Reference:
+        calls: dict[int, list[AttentionCall]] = defaultdict(list)
+        states: dict[int, torch.Tensor] = {}
+        tuples: dict[int, tuple[Any, ...]] = {}
+        entered: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        left: list[torch.Tensor] = []
+
+        def record(layer: int, call: AttentionCall) -> AttentionCall:
+            # The query is not needed again.
+            calls[layer].append(replace(call, query=call.query[:, :1, :, :1]))
+            return call
+
+        def keep_states(point: int, tensor: torch.Tensor) -> None:
+            if point in starts:
+                states[point] = tensor
+
+        def keep_output(layer: int) -> Callable[..., None]:
+            def keep(_: nn.Module, __: Any, output: Any) -> None:
+                tuples[layer] = output[1:] if isinstance(output, tuple) else ()
+
+            return keep
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._surrounding())
+            stack.enter_context(editing_attention(self._vlm.model, self._anatomy, record))
+            stack.enter_context(self._anatomy.residual_points(keep_states))
+            for index, layer in enumerate(self._anatomy.layers):
+                stack.callback(layer.register_forward_hook(keep_output(index)).remove)
+            hook = self._stack.register_forward_pre_hook(
+                lambda _, args, kwargs: entered.append((args, kwargs)), with_kwargs=True
+            )
+            stack.callback(hook.remove)
+            stack.callback(
+                self._stack.register_forward_hook(lambda _, __, output: left.append(output.last_hidden_state)).remove
+            )
+            self.logits = forward_pass(
+                self._vlm, inputs, batch.groups.image, ids, positions=self.targets.shape[1] + 1
+            ).logits
+        if len(entered) != 1 or len(left) != 1:
+            raise KnockoutError(f"{self._vlm.name}: its decoder ran {len(entered)} times in a forward pass")
+        if unread := [layer + 1 for layer in range(self._anatomy.depth) if layer not in calls]:
+            raise KnockoutError(
+                f"{self._vlm.name}: layer {unread[0]} has no softmax attention, through which the image still reaches "
+                "later tokens, so no window of layers can be blocked"
+            )
+        arguments, keywords = entered[0]
+        return _Reference(arguments, keywords, calls, states, tuples, left[0])
+
+    def likelihoods(self, blocked: Blocked | None = None, *, start: int = 0, first: int = 0) -> NDArray[np.float64]:
+        """Return the log-likelihood of each answer, in nats, float64 (n,).
+
+        Args:
+            blocked: the blocked attention; None repeats the pass as it was.
+            start: the first layer that is repeated, a member of `starts`.
+            first: the first token that is repeated.
+        """
+        return self.sums(self._log_probabilities(self._repeat(blocked, start, first), first))
+
+    def sums(self, log_probabilities: torch.Tensor) -> NDArray[np.float64]:
+        """Return the sum of each answer's log-probabilities, float64 (n,)."""
+        return summed_likelihoods(log_probabilities, self.is_token)
+
+    def earlier_tokens_attend_after(self, first: int) -> bool:
+        """Return True if a token before `first` attends to a later one, so that its states change with a knockout."""
+        recorded = {id(call.mask): call for calls in self._reference.calls.values() for call in calls}
+        return any(_attends(call, self._real[:, :first], self._real[:, first:]) for call in recorded.values())
+
+    def _repeat(self, blocked: Blocked | None, start: int, first: int) -> torch.Tensor:
+        reference = self._reference
+        masks: dict[tuple[int, bool, bool], torch.Tensor] = {}
+        count: dict[int, int] = defaultdict(int)
+
+        def edit(layer: int, call: AttentionCall) -> AttentionCall:
+            recorded = reference.calls[layer][count[layer]]
+            count[layer] += 1
+            is_blocked = blocked is not None and layer in blocked.layers
+            if not first and not is_blocked:
+                return call
+            key = id(recorded.mask), recorded.causal, is_blocked
+            if key not in masks:
+                masks[key] = _mask(recorded, first, blocked if is_blocked else None)
+            keys, values = call.key, call.value
+            if first:
+                keys = torch.cat([recorded.key[:, :, :first], keys], 2)
+                values = torch.cat([recorded.value[:, :, :first], values], 2)
+            return replace(call, key=keys, value=values, mask=masks[key])
+
+        def replaced(point: int, _: torch.Tensor) -> torch.Tensor | None:
+            return reference.states[start][:, first:] if point == start else None
+
+        arguments, keywords = reference.arguments, reference.keywords
+        if first:
+            arguments = _after(arguments, first, self.tokens)
+            keywords = _after(keywords, first, self.tokens)
+            if keywords.get("position_ids") is None and "position_ids" in inspect.signature(self._stack.forward).parameters:
+                device = reference.states[start].device
+                keywords["position_ids"] = torch.arange(first, self.tokens, device=device)[None]
+        with contextlib.ExitStack() as stack:
+            if not first:
+                stack.enter_context(self._surrounding())
+            stack.enter_context(editing_attention(self._vlm.model, self._anatomy, edit))
+            stack.enter_context(self._anatomy.residual_points(replaced))
+            for index in range(start):
+                stack.enter_context(_skipped(self._anatomy.layers[index], reference.tuples[index]))
+            states = self._stack(*arguments, **keywords).last_hidden_state
+        return states  # type: ignore[no-any-return]
+
+    def _log_probabilities(self, states: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Return the log-probability of each answer's tokens, answer by answer, from states of the tokens from `first` on."""
+        before = states[:, self.prompt_tokens - 1 - first : self.tokens - 1 - first]
+        logits = self._anatomy.unembedding(before[self.is_token.to(before.device)])
+        return target_log_probabilities(logits, self.targets[self.is_token])
+
+
+def target_log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of each target, in nats on the CPU, (n,), from its logits, (n, vocabulary)."""
+    return upcast(logits).log_softmax(-1).gather(1, targets.to(logits.device)[:, None])[:, 0].cpu()
+
+
+def _mask(call: AttentionCall, first: int, blocked: Blocked | None) -> torch.Tensor:
+    """Return the mask of a recorded call for the queries from `first` on, (batch, heads or 1, queries, keys)."""
+    tokens = call.key.shape[2]
+    mask = call.mask
+    if mask is None:
+        mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device=call.key.device)
+        mask = mask.tril() if call.causal else mask
+    mask = mask[:, :, first:]
+    if blocked is None:
+        return mask
+    queries, keys = blocked.queries.to(mask.device), blocked.keys.to(mask.device)
+    forbidden = queries[:, first:, None] & keys[:, None, :]
+    forbidden &= ~torch.eye(tokens, dtype=torch.bool, device=mask.device)[first:]
+    if mask.dtype == torch.bool:
+        return mask & ~forbidden[:, None]
+    return mask.masked_fill(forbidden[:, None], torch.finfo(mask.dtype).min)
+
+
+def _attends(call: AttentionCall, earlier: torch.Tensor, later: torch.Tensor) -> bool:
+    """Return True if a real token of `earlier` attends to a real one of `later`, bool (batch, tokens) each."""
+    if call.mask is None:
+        return not call.causal
+    device, count = call.mask.device, earlier.shape[1]
+    mask = call.mask[:, :, :count, count:]
+    visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    pairs = earlier[:, :, None] & later[:, None, :]
+    return bool((visible & pairs[:, None].to(device)).any())
+
+
+def _after(value: Any, first: int, tokens: int) -> Any:
+    """Return arguments of a decoder stack restricted to the tokens from `first` on."""
+    match value:
+        case torch.Tensor() if value.ndim == 4 and value.shape[-2:] == (tokens, tokens):
+            return value[..., first:, first:]
+        case torch.Tensor() if value.ndim == 3 and value.shape[1] == tokens and value.is_floating_point():
+            return value[:, first:]
+        case torch.Tensor() if value.ndim and value.shape[-1] == tokens:
+            return value[..., first:]
+        case dict():
+            return {name: _after(item, first, tokens) for name, item in value.items()}
+        case tuple() | list():
+            return type(value)(_after(item, first, tokens) for item in value)
+    return value
+
+
+@contextlib.contextmanager
+def _skipped(layer: nn.Module, further: tuple[Any, ...]) -> Iterator[None]:
+    """Let a decoder layer return its input inside the block; `further` are the other parts of its output."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        states = args[0] if args else kwargs["hidden_states"]
+        return (states, *further) if further else states
+
+    own = layer.__dict__.get("forward")
+    layer.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del layer.forward
+        else:
+            layer.forward = own

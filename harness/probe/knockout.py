@@ -1,0 +1,196 @@
+"""Attention knockout: the loss of likelihood of a caption if later tokens cannot attend to the image in some layers.
+
+Source: Geva et al. 2023 (attention knockout); Zhang et al., arXiv 2411.18620 (for LLaVA).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.analysis.knockout_windows import knockout_windows, onward_starts
+from harness.data.sample import Sample
+from harness.errors import is_out_of_memory
+from harness.models.prompts.prompt import Batch, TokenGroups
+from harness.models.vlm import Vlm
+from harness.probe.answer_pass import AnswerPass, Blocked, KnockoutError, Surrounding, target_log_probabilities
+from harness.probe.noise import noise_seed
+
+#: The blocked attention of each path, from the queries to the keys.
+PATHS: Mapping[str, str] = MappingProxyType(
+    {
+        "later": "from all tokens after the image to the image",
+        "answer": "from the tokens that predict the caption to the image",
+        "instruction": "from the instruction's tokens to the image",
+        "other": "from all tokens after the image to as many other prompt tokens, chosen at random",
+    }
+)
+# Largest difference between a repeated pass and the complete one, relative to the largest likelihood.
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-5}
+_WIDE_TOLERANCE = 2e-2  # for 16-bit types
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnockoutReadings:
+    """Losses of the log-likelihood of each sample's first caption, in nats, float64.
+
+    likelihood: the log-likelihood without a knockout, (batch,). tokens: the number of the caption's tokens with the end
+    of text, int (batch,). `later`, `answer`, `instruction`, `other`: the losses per window of layers, (batch, windows),
+    by path; None for a path that was not requested. onward: the losses of the path `later` blocked from a layer on,
+    (batch, starts).
+    """
+
+    likelihood: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    onward: NDArray[np.float64]
+    later: NDArray[np.float64] | None = None
+    answer: NDArray[np.float64] | None = None
+    instruction: NDArray[np.float64] | None = None
+    other: NDArray[np.float64] | None = None
+
+
+class Knockout:
+    """Measures the knockouts of a model, batch by batch.
+
+    The first batch decides how: if the repeated part of a pass gives the same likelihoods as the complete pass, only
+    that part is repeated for each window. Otherwise the whole decoder runs again.
+    """
+
+    def __init__(self, vlm: Vlm, size: int) -> None:
+        """Prepare the knockouts of a model in windows of `size` layers."""
+        self._vlm, self._depth = vlm, vlm.anatomy.depth
+        self.windows = knockout_windows(self._depth, size)
+        self.starts = onward_starts(self._depth, size)
+        self._checked, self._resumes = False, True
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        batch: Batch,
+        samples: Sequence[Sample],
+        paths: Sequence[str],
+        *,
+        all_starts: bool = True,
+        surrounding: Surrounding = contextlib.nullcontext,
+    ) -> KnockoutReadings:
+        """Return the losses for a batch.
+
+        Args:
+            batch: the encoded prompts.
+            samples: their samples.
+            paths: names of `PATHS`.
+            all_starts: False to measure `onward` from the first layer only, which is the loss without the image.
+            surrounding: surrounds each pass in which image features enter, for example to replace them by noise.
+
+        Raises:
+            KnockoutError: the model's attention cannot be blocked.
+            ForwardError, PromptError, AttentionError: see these classes.
+        """
+        answers = AnswerPass(self._vlm, batch, samples, {*range(0, 1), *self.starts}, surrounding)
+        masks = _Masks(answers, batch.groups, samples)
+        if not self._checked:
+            self._resumes = self._check(answers, masks)
+            self._checked = True
+        likelihood = answers.sums(answers.log_probabilities)
+        resumes = self._resumes and not answers.earlier_tokens_attend_after(masks.first)
+
+        def loss(path: str, layers: range) -> NDArray[np.float64]:
+            queries, keys = masks.of(path)
+            if not queries.any():
+                return np.zeros(len(samples))
+            blocked = Blocked(layers, queries, keys)
+            if not resumes:
+                return likelihood - answers.likelihoods(blocked)
+            first = int(queries.any(0).nonzero()[0])
+            return likelihood - answers.likelihoods(blocked, start=layers.start, first=first)
+
+        losses = {path: np.stack([loss(path, window) for window in self.windows], 1) for path in paths}
+        starts = self.starts if all_starts else self.starts[:1]
+        onward = [loss("later", range(start, self._depth)) for start in starts]
+        tokens = answers.is_token.sum(1).numpy()
+        return KnockoutReadings(likelihood, tokens, np.stack(onward, 1), **losses)
+
+    def _check(self, answers: AnswerPass, masks: _Masks) -> bool:
+        """Return True if a partly repeated pass equals the complete one.
+
+        Raises:
+            KnockoutError: the recorded states do not give the model's own likelihoods, or the decoder run again does
+                not give them.
+        """
+        name, expected = self._vlm.name, answers.sums(answers.log_probabilities)
+        tolerance = _TOLERANCES.get(self._vlm.dtype, _WIDE_TOLERANCE) * np.abs(expected).max()
+        logits = answers.logits[:, -answers.targets.shape[1] - 1 : -1]
+        own = answers.sums(
+            target_log_probabilities(logits[answers.is_token.to(logits.device)], answers.targets[answers.is_token])
+        )
+        if not np.abs(own - expected).max() <= tolerance:
+            raise KnockoutError(
+                f"{name}: its logits are not the output of its unembedding (they are scaled or capped), so likelihoods "
+                "with blocked attention cannot be computed"
+            )
+        del answers.logits
+        middle = min(self.starts, key=lambda start: abs(start - self._depth // 2))
+        try:
+            resumed = [answers.likelihoods(start=start, first=masks.first) for start in (0, middle)]
+            if all(np.abs(values - expected).max() <= tolerance for values in resumed):
+                return True
+        except Exception as error:  # The model's code may raise any type for a part of its input.
+            if is_out_of_memory(error):
+                raise
+        again = answers.likelihoods()
+        if not np.abs(again - expected).max() <= tolerance:
+            raise KnockoutError(
+                f"{name}: its decoder called again gives other likelihoods (by {np.abs(again - expected).max():.2g} "
+                "nats), so the effect of blocked attention cannot be isolated"
+            )
+        return False
+
+
+class _Masks:
+    """The queries and keys of each path, bool (batch, tokens), for prompts followed by answers."""
+
+    def __init__(self, answers: AnswerPass, groups: TokenGroups, samples: Sequence[Sample]) -> None:
+        def extended(mask: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pad(mask, (0, answers.targets.shape[1]))
+
+        columns = torch.arange(answers.tokens)
+        image = extended(groups.image)
+        # Row and tile ends between image tokens carry image information, so they count as image.
+        image_span = (image.cumsum(1) > 0) & (image.flip(1).cumsum(1).flip(1) > 0)
+        later = (columns > (columns * image).amax(1, keepdim=True)) & extended(groups.real)
+        later[:, answers.prompt_tokens :] = True
+        predicting = later & (columns >= answers.prompt_tokens - 1)
+        self._paths = {
+            "later": (later, image_span),
+            "answer": (predicting, image_span),
+            "instruction": (extended(groups.instruction) & later, image_span),
+            "other": (later, _chosen(extended(groups.text), image_span.sum(1), samples)),
+        }
+        #: The first token of the batch whose attention is blocked by some path.
+        self.first = int(later.any(0).nonzero()[0])
+
+    def of(self, path: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the queries and the keys of a path."""
+        return self._paths[path]
+
+
+def _chosen(text: torch.Tensor, counts: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
+    """Return as many text tokens as `counts`, or all, bool (batch, tokens); each row's choice is seeded by its sample.
+
+    The first token of a prompt is not chosen, because many heads attend to it when they have nothing to attend to.
+    """
+    chosen = torch.zeros_like(text)
+    for row, sample in enumerate(samples):
+        positions = text[row].nonzero()[:, 0]
+        positions = positions[positions > 0]
+        generator = torch.Generator().manual_seed(noise_seed(sample.id, 0))
+        order = torch.randperm(len(positions), generator=generator)
+        chosen[row, positions[order[: int(counts[row])]]] = True
+    return chosen
