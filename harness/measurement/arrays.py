@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.probe.observation import Readings
 from harness.probe.similarity import adjusted, between_samples
 from harness.profile.measures import MEASURES, RECALL, SIMILARITY, Measure
 from harness.profile.profile import Array
@@ -20,9 +19,9 @@ def stacked_rows(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def reading_rows(readings: Readings, hashes: Sequence[Any]) -> list[dict[str, Array]]:
-    """Return the readings of a batch as one row of arrays per sample, with its input hashes."""
-    numbers = {field.name: getattr(readings, field.name) for field in fields(Readings)}
+def reading_rows(readings: Any, hashes: Sequence[Any]) -> list[dict[str, Array]]:
+    """Return the readings of a batch, a dataclass of arrays, as one row of arrays per sample, with its input hashes."""
+    numbers = {field.name: getattr(readings, field.name) for field in fields(readings)}
     return [
         {name: values[row] for name, values in numbers.items() if values is not None}
         | {"tokens": np.array(sample.tokens), "pixels": np.array(sample.pixels)}

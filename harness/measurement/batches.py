@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness.data.sample import Sample
 from harness.errors import PhaseError, first_line
@@ -22,7 +22,6 @@ from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.processor_call import even_groups, expected_lengths
 from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode, image_refusal
 from harness.models.vlm import Vlm
-from harness.probe.observation import Readings
 from harness.probe.self_checks import NotFiniteError
 from harness.probe.separators import exclude_separators
 from harness.profile.profile import Array
@@ -30,7 +29,8 @@ from harness.profile.profile import Array
 T = TypeVar("T")
 Row = dict[str, Array]
 Name = Callable[[int, InputHashes], str]
-Read = Callable[[Batch, Sequence[int]], Readings]
+#: Returns the readings of a batch, a dataclass of arrays (batch, ...), from the indices of its samples.
+Read = Callable[[Batch, Sequence[int]], Any]
 
 # Batches that are sorted by length together; a later run with more samples forms the same batches in complete windows.
 _WINDOW = 8

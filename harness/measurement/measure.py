@@ -20,6 +20,7 @@ from harness.measurement.control_curves import (
     measure_control,
     requested_controls,
 )
+from harness.measurement.knockout_losses import KNOCKOUT_CONTROL_SAMPLES, KnockoutRequest, measure_knockout
 from harness.measurement.drawn_samples import FirstSamples, collect_drawings, measure_first_samples
 from harness.measurement.plan import MeasureError, Plan, plan_measurement
 from harness.measurement.progress import Progress
@@ -60,6 +61,7 @@ class _Observed:
     rows: Sequence[dict[str, Array]]
     controls: Mapping[str, ControlCurves]
     word_order: Mapping[str, Array]
+    knockout: tuple[Mapping[str, Array], Mapping[str, Any]]
 
 
 @plain_messages()
@@ -74,6 +76,7 @@ def measure(
     control_samples: int = CONTROL_SAMPLES,
     control_seed: int = 0,
     word_order: bool = True,
+    knockout: bool | KnockoutRequest = False,
     drawings: bool = True,
     draw: Collection[str] = (),
     cache: Path | None = None,
@@ -104,6 +107,9 @@ def measure(
         control_seed: the seed of the noise.
         word_order: True to measure Winoground's scores if the dataset has items of two images and two captions; this
             costs a forward pass per image, and one per item over its captions if the model supports a key-value cache.
+        knockout: True to measure how much less likely each sample's first caption becomes if later tokens cannot attend
+            to the image in a window of layers, with `controls` on the first samples; this costs several passes. A
+            `KnockoutRequest` chooses window and samples.
         drawings: True to record the first two samples in full, for figures; this takes seconds.
         draw: ids of further samples to record in full; unknown ids are ignored.
         cache: directory of cached readings, from which an interrupted run continues; None disables the cache.
@@ -137,6 +143,10 @@ def measure(
         raise MeasureError(f"batch size {batch_size}: at least one sample per forward pass is needed")
     data = find_dataset(dataset)
     wanted = ControlRequest(requested_controls(controls, control_samples, data), control_samples, control_seed)
+    flow = knockout if isinstance(knockout, KnockoutRequest) else None
+    if knockout is True:
+        samples_of_controls = min(control_samples, KNOCKOUT_CONTROL_SAMPLES)
+        flow = KnockoutRequest(controls=wanted.names, control_samples=samples_of_controls, seed=control_seed)
     source = source or data.source(download=download)
     plan = _plan(vlm, data, data.samples if samples is None else samples, seed, source, say)
     start = measure_first_samples(vlm, plan, dataset, batch_size, say, drawings=drawings)
@@ -149,6 +159,7 @@ def measure(
         "control samples": control_samples,
         "control seed": control_seed,
         "word order": word_order,
+        "knockout": flow is not None,
     }
     title = f"{vlm.name} on {dataset}"
     processes().require_same_settings(title, "began", lambda: measurement_settings(key, start.plan.samples, arguments))
@@ -158,7 +169,7 @@ def measure(
         progress = Progress(str(Pair(vlm.name, dataset)), bar=bar)
     runner = BatchRunner(vlm, readings_cache, batch_size=batch_size, progress=progress, say=say)
     with contextlib.closing(readings_cache), _report_interruption(readings_cache, title, say):
-        observed = _observe(runner, start, dataset, wanted, word_order and data.paired, say)
+        observed = _observe(runner, start, dataset, wanted, word_order and data.paired, flow, say)
     if readings_cache.contradicted:
         say(f"{title}: cached readings do not match the current model; they were measured again")
     profile = _assemble(vlm, dataset, observed, start.bos, weights, control_seed)
@@ -198,9 +209,10 @@ def _observe(
     dataset: str,
     wanted: ControlRequest,
     word_order: bool,
+    flow: KnockoutRequest | None,
     say: Callable[[str], None],
 ) -> _Observed:
-    """Measure all samples without and with each control, and the likelihoods of captions if `word_order`."""
+    """Measure all samples without and with each control, the likelihoods of captions if `word_order`, and knockouts."""
     vlm, drawn_plan = runner.vlm, start.plan
 
     def cache_name(index: int, hashes: InputHashes) -> str:
@@ -210,7 +222,7 @@ def _observe(
         task = LensTask(drawn_plan.part(indices), start.block)
         return observe(vlm, batch, [drawn_plan.samples[index] for index in indices], task)
 
-    runner.progress.expect(1 + len(wanted.names) + word_order)
+    runner.progress.expect(1 + len(wanted.names) + word_order + (flow.passes if flow else 0))
     results = runner.read_samples(drawn_plan.samples, str(Pair(vlm.name, dataset)), cache_name, read)
     plan = drawn_plan.without({drawn_plan.samples[index].id: reason for index, reason in results.refused.items()})
     plan.require_two(dataset)
@@ -220,7 +232,9 @@ def _observe(
         say(line)
     controls = {name: measure_control(runner, plan.samples, name, wanted) for name in wanted.names}
     inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
-    return _Observed(plan, rows, controls, likelihood_arrays(runner, plan.samples, inputs) if word_order else {})
+    likelihoods = likelihood_arrays(runner, plan.samples, inputs) if word_order else {}
+    losses = measure_knockout(runner, plan.samples, flow) if flow else ({}, {})
+    return _Observed(plan, rows, controls, likelihoods, losses)
 
 
 @contextlib.contextmanager
@@ -251,7 +265,8 @@ def _assemble(vlm: Vlm, dataset: str, observed: _Observed, bos: str, weights: st
             [len(words) for words in plan.references.chance_words],
             recall=not plan.no_recall,
         )
-        | dict(observed.word_order),
+        | dict(observed.word_order)
+        | dict(observed.knockout[0]),
         declared={
             "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
             "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
@@ -265,7 +280,8 @@ def _assemble(vlm: Vlm, dataset: str, observed: _Observed, bos: str, weights: st
             **({"recall_left_out": plan.no_recall} if plan.no_recall else {}),
             "measurement": MEASUREMENT_VERSION,
             "controls": declared_controls(controls, control_seed, len(plan.samples)),
-            **({"likelihood": LIKELIHOOD_POLICY} if observed.word_order else {}),
+            **({"likelihood": LIKELIHOOD_POLICY} if observed.word_order or observed.knockout[0] else {}),
+            **observed.knockout[1],
         },
         environment=environment(vlm.device, vlm.dtype, vlm.attention),
         weights=weights,

@@ -24,8 +24,9 @@ from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionCall, editing_attention
 from harness.probe.precision import upcast
 
-#: Surrounds each pass in which image features enter, for example to replace them by noise.
-Surrounding = Callable[[], contextlib.AbstractContextManager[Any]]
+#: Surrounds each pass in which image features enter, for example to replace them by noise; it receives the mask of
+#: image positions, bool (batch, tokens).
+Surrounding = Callable[[torch.Tensor], contextlib.AbstractContextManager[Any]]
 
 
 class KnockoutError(PhaseError):
@@ -65,6 +66,7 @@ class AnswerPass:
         samples: their samples.
         starts: the layers (from 0) from which the pass will be repeated.
         surrounding: surrounds each pass in which image features enter.
+        checking: True to keep the model's own log-probabilities in `own`.
     """
 
     def __init__(
@@ -74,7 +76,10 @@ class AnswerPass:
         samples: Sequence[Sample],
         starts: Collection[int],
         surrounding: Surrounding = contextlib.nullcontext,
+        *,
+        checking: bool = False,
     ) -> None:
+        self.own: torch.Tensor | None = None
         self._vlm, self._anatomy, self._surrounding = vlm, vlm.anatomy, surrounding
         self._stack = decoder_stack(vlm.model, vlm.anatomy)
         captions = [sample.captions[0] for sample in samples]
@@ -82,8 +87,9 @@ class AnswerPass:
         self.prompt_tokens = batch.inputs["input_ids"].shape[1]
         self.tokens = self.prompt_tokens + self.targets.shape[1]
         inputs = answered_inputs(batch, vlm.model.config.model_type, self.targets, self.is_token)
+        self._image = nn.functional.pad(batch.groups.image, (0, self.targets.shape[1])).to(vlm.device)
         self._real = torch.cat([batch.groups.real, self.is_token], 1)
-        self._reference = self._record(batch, inputs, [sample.id for sample in samples], starts)
+        self._reference = self._record(batch, inputs, [sample.id for sample in samples], starts, checking)
         if self.earlier_tokens_attend_after(self.prompt_tokens):
             raise KnockoutError(
                 f"{vlm.name}: its prompt attends to the caption that follows it, so the caption has no likelihood"
@@ -91,7 +97,7 @@ class AnswerPass:
         self.log_probabilities = self._log_probabilities(self._reference.last)
 
     def _record(
-        self, batch: Batch, inputs: Mapping[str, Any], ids: Sequence[str], starts: Collection[int]
+        self, batch: Batch, inputs: Mapping[str, Any], ids: Sequence[str], starts: Collection[int], checking: bool
     ) -> _Reference:
         calls: dict[int, list[AttentionCall]] = defaultdict(list)
         states: dict[int, torch.Tensor] = {}
@@ -115,7 +121,7 @@ class AnswerPass:
             return keep
 
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._surrounding())
+            stack.enter_context(self._surrounding(self._image))
             stack.enter_context(editing_attention(self._vlm.model, self._anatomy, record))
             stack.enter_context(self._anatomy.residual_points(keep_states))
             for index, layer in enumerate(self._anatomy.layers):
@@ -127,9 +133,12 @@ class AnswerPass:
             stack.callback(
                 self._stack.register_forward_hook(lambda _, __, output: left.append(output.last_hidden_state)).remove
             )
-            self.logits = forward_pass(
-                self._vlm, inputs, batch.groups.image, ids, positions=self.targets.shape[1] + 1
-            ).logits
+            longest = self.targets.shape[1]
+            positions = longest + 1 if checking else 1
+            logits = forward_pass(self._vlm, inputs, batch.groups.image, ids, positions=positions).logits
+        if checking:
+            before = logits[:, -longest - 1 : -1][self.is_token.to(logits.device)]
+            self.own = _log_probabilities(before, self.targets[self.is_token])
         if len(entered) != 1 or len(left) != 1:
             raise KnockoutError(f"{self._vlm.name}: its decoder ran {len(entered)} times in a forward pass")
         if unread := [layer + 1 for layer in range(self._anatomy.depth) if layer not in calls]:
@@ -191,7 +200,7 @@ class AnswerPass:
                 keywords["position_ids"] = torch.arange(first, self.tokens, device=device)[None]
         with contextlib.ExitStack() as stack:
             if not first:
-                stack.enter_context(self._surrounding())
+                stack.enter_context(self._surrounding(self._image))
             stack.enter_context(editing_attention(self._vlm.model, self._anatomy, edit))
             stack.enter_context(self._anatomy.residual_points(replaced))
             for index in range(start):
@@ -203,10 +212,10 @@ class AnswerPass:
         """Return the log-probability of each answer's tokens, answer by answer, from states of the tokens from `first` on."""
         before = states[:, self.prompt_tokens - 1 - first : self.tokens - 1 - first]
         logits = self._anatomy.unembedding(before[self.is_token.to(before.device)])
-        return target_log_probabilities(logits, self.targets[self.is_token])
+        return _log_probabilities(logits, self.targets[self.is_token])
 
 
-def target_log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the log-probability of each target, in nats on the CPU, (n,), from its logits, (n, vocabulary)."""
     return upcast(logits).log_softmax(-1).gather(1, targets.to(logits.device)[:, None])[:, 0].cpu()
 

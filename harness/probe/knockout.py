@@ -20,7 +20,7 @@ from harness.data.sample import Sample
 from harness.errors import is_out_of_memory
 from harness.models.prompts.prompt import Batch, TokenGroups
 from harness.models.vlm import Vlm
-from harness.probe.answer_pass import AnswerPass, Blocked, KnockoutError, Surrounding, target_log_probabilities
+from harness.probe.answer_pass import AnswerPass, Blocked, KnockoutError, Surrounding
 from harness.probe.noise import noise_seed
 
 #: The blocked attention of each path, from the queries to the keys.
@@ -41,14 +41,14 @@ _WIDE_TOLERANCE = 2e-2  # for 16-bit types
 class KnockoutReadings:
     """Losses of the log-likelihood of each sample's first caption, in nats, float64.
 
-    likelihood: the log-likelihood without a knockout, (batch,). tokens: the number of the caption's tokens with the end
+    likelihood: the log-likelihood without a knockout, (batch,). caption_tokens: the number of the caption's tokens with the end
     of text, int (batch,). `later`, `answer`, `instruction`, `other`: the losses per window of layers, (batch, windows),
     by path; None for a path that was not requested. onward: the losses of the path `later` blocked from a layer on,
     (batch, starts).
     """
 
     likelihood: NDArray[np.float64]
-    tokens: NDArray[np.int64]
+    caption_tokens: NDArray[np.int64]
     onward: NDArray[np.float64]
     later: NDArray[np.float64] | None = None
     answer: NDArray[np.float64] | None = None
@@ -93,7 +93,7 @@ class Knockout:
             KnockoutError: the model's attention cannot be blocked.
             ForwardError, PromptError, AttentionError: see these classes.
         """
-        answers = AnswerPass(self._vlm, batch, samples, {*range(0, 1), *self.starts}, surrounding)
+        answers = AnswerPass(self._vlm, batch, samples, self.starts, surrounding, checking=not self._checked)
         masks = _Masks(answers, batch.groups, samples)
         if not self._checked:
             self._resumes = self._check(answers, masks)
@@ -114,8 +114,8 @@ class Knockout:
         losses = {path: np.stack([loss(path, window) for window in self.windows], 1) for path in paths}
         starts = self.starts if all_starts else self.starts[:1]
         onward = [loss("later", range(start, self._depth)) for start in starts]
-        tokens = answers.is_token.sum(1).numpy()
-        return KnockoutReadings(likelihood, tokens, np.stack(onward, 1), **losses)
+        counts = answers.is_token.sum(1).numpy()
+        return KnockoutReadings(likelihood, counts, np.stack(onward, 1), **losses)
 
     def _check(self, answers: AnswerPass, masks: _Masks) -> bool:
         """Return True if a partly repeated pass equals the complete one.
@@ -126,16 +126,12 @@ class Knockout:
         """
         name, expected = self._vlm.name, answers.sums(answers.log_probabilities)
         tolerance = _TOLERANCES.get(self._vlm.dtype, _WIDE_TOLERANCE) * np.abs(expected).max()
-        logits = answers.logits[:, -answers.targets.shape[1] - 1 : -1]
-        own = answers.sums(
-            target_log_probabilities(logits[answers.is_token.to(logits.device)], answers.targets[answers.is_token])
-        )
-        if not np.abs(own - expected).max() <= tolerance:
+        assert answers.own is not None
+        if not np.abs(answers.sums(answers.own) - expected).max() <= tolerance:
             raise KnockoutError(
                 f"{name}: its logits are not the output of its unembedding (they are scaled or capped), so likelihoods "
                 "with blocked attention cannot be computed"
             )
-        del answers.logits
         middle = min(self.starts, key=lambda start: abs(start - self._depth // 2))
         try:
             resumed = [answers.likelihoods(start=start, first=masks.first) for start in (0, middle)]

@@ -1,0 +1,145 @@
+"""The losses of a pair's captions under attention knockout, for real images and for controls."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.analysis.knockout_windows import window_size
+from harness.data.sample import Sample, with_grey_image
+from harness.measurement.arrays import stacked_rows
+from harness.measurement.batches import BatchRunner, SampleError
+from harness.measurement.control_curves import first_clusters
+from harness.models.prompts.chat import PromptError
+from harness.models.prompts.hashes import InputHashes
+from harness.models.prompts.prompt import Batch
+from harness.probe.answer_pass import KnockoutError, Surrounding
+from harness.probe.attention import AttentionError
+from harness.probe.knockout import PATHS, Knockout, KnockoutReadings
+from harness.probe.noise import noise_seed, replace_features_by_noise
+from harness.profile.profile import Array
+from harness.storage.file_names import text_digest
+
+#: Samples of a knockout's controls, the first of a pair.
+KNOCKOUT_CONTROL_SAMPLES = 32
+_PATHS = ("later", "answer", "instruction")
+# The control that blocks other tokens than the image; its images are the real ones.
+_OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class KnockoutRequest:
+    """The number of layers in a window (None: a sixth of the depth) and the samples, the first ones (None: all).
+
+    `controls` are names of `data.sample.CONTROLS`, measured on `control_samples` with noise from `seed`; without any,
+    the control of other prompt tokens is omitted as well.
+    """
+
+    window: int | None = None
+    samples: int | None = None
+    controls: tuple[str, ...] = ()
+    control_samples: int = KNOCKOUT_CONTROL_SAMPLES
+    seed: int = 0
+
+    @property
+    def passes(self) -> int:
+        """The number of passes over samples, for the progress."""
+        return 1 + (len(self.controls) + 1 if self.controls else 0)
+
+
+def measure_knockout(
+    runner: BatchRunner, samples: Sequence[Sample], request: KnockoutRequest
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays of a profile on the knockout, and their declaration.
+
+    Arrays have a row per sample, NaN for samples that were not requested. With L layers: `knockout`,
+    `knockout_answer` and `knockout_instruction` (n, L), in nats, hold at each layer the loss of its window, by path;
+    `knockout_onward` (n, starts) the losses if the path `later` is blocked from a layer on; `knockout_likelihood` (n,)
+    the log-likelihood and `knockout_caption_tokens` (n,) the number of tokens of the caption. For the controls noise and blank
+    `knockout_<control>` and `knockout_<control>_instruction` (n, L), and `knockout_other` (n, L) for other tokens.
+
+    If the model's attention cannot be blocked, there are no arrays, and the declaration says why.
+    """
+    depth = runner.vlm.anatomy.depth
+    size = window_size(depth, request.window)
+    knockout = Knockout(runner.vlm, size)
+    shown = list(samples) if request.samples is None else first_clusters(samples, request.samples)
+    try:
+        if uncaptioned := [sample.id for sample in shown if not sample.captions]:
+            raise KnockoutError(f"sample {uncaptioned[0]} has no caption, whose likelihood a knockout changes")
+        real = _measure(runner, knockout, shown, _PATHS, "", request.seed)
+        controls = {}
+        if request.controls:
+            part = first_clusters(shown, request.control_samples)
+            for name in (*request.controls, _OTHER):
+                paths = (_OTHER,) if name == _OTHER else ("later", "instruction")
+                controls[name] = part, _measure(runner, knockout, part, paths, name, request.seed)
+    except (KnockoutError, AttentionError, PromptError, SampleError) as error:
+        return {}, {"knockout_left_out": str(error)}
+    rows = {sample.id: row for row, sample in enumerate(samples)}
+
+    def spread(values: Array, part: Sequence[Sample]) -> Array:
+        """Return the values with a row per sample of the pair."""
+        spread_values = np.full((len(samples), *values.shape[1:]), np.nan, dtype=np.float32)
+        spread_values[[rows[sample.id] for sample in part]] = values
+        return spread_values
+
+    def per_layer(values: Array) -> Array:
+        """Return losses per window (n, windows) as losses per layer (n, L)."""
+        return np.repeat(values, [len(window) for window in knockout.windows], axis=1)
+
+    arrays = {
+        _array_name("", path): spread(per_layer(real[path]), shown) for path in _PATHS
+    } | {
+        f"knockout_{name}": spread(real[name], shown) for name in ("onward", "likelihood", "caption_tokens")
+    }
+    for name, (part, losses) in controls.items():
+        for path in PATHS.keys() & losses.keys():
+            arrays[_array_name(name, path)] = spread(per_layer(losses[path]), part)
+    declaration = {
+        "window": size,
+        "starts": [start + 1 for start in knockout.starts],
+        "paths": dict(PATHS),
+        "controls": {name: len(part) for name, (part, _) in controls.items()},
+    }
+    return arrays, {"knockout": declaration}
+
+
+def _array_name(control: str, path: str) -> str:
+    """Return the name of a profile's array: `knockout` for real images and all later tokens, else with the parts."""
+    return "_".join(["knockout", *([control] if control else []), *([path] if path not in ("later", control) else [])])
+
+
+def _measure(
+    runner: BatchRunner, knockout: Knockout, samples: Sequence[Sample], paths: Sequence[str], control: str, seed: int
+) -> Mapping[str, Array]:
+    """Return the readings of samples, stacked; `control` is noise, blank, other, or empty."""
+    vlm, noisy = runner.vlm, control == "noise"
+    shown = [with_grey_image(sample) for sample in samples] if control == "blank" else list(samples)
+
+    def cache_name(index: int, hashes: InputHashes) -> str:
+        sample = shown[index]
+        seeded = f"{seed} {sample.id}" if noisy or control == _OTHER else ""
+        inputs = hashes.tokens, hashes.pixels, sample.captions[0]
+        return text_digest(json.dumps(["knockout", len(knockout.windows[0]), control, seeded, *paths, *inputs]), 32)
+
+    def read(batch: Batch, indices: Sequence[int]) -> KnockoutReadings:
+        part = [shown[index] for index in indices]
+        surrounding: Surrounding = contextlib.nullcontext
+        if noisy:
+            seeds = [noise_seed(sample.id, seed) for sample in part]
+            surrounding = partial(replace_features_by_noise, vlm.anatomy, seeds=seeds)
+        return knockout(batch, part, paths, all_starts=not control, surrounding=surrounding)
+
+    results = runner.read_samples(shown, f"{vlm.name}, knockout {control}".strip(), cache_name, read, "knockout")
+    if results.refused:
+        index, reason = next(iter(results.refused.items()))
+        raise SampleError(f"{vlm.name}, knockout: sample {shown[index].id}: {reason}")
+    return stacked_rows(results.rows)
