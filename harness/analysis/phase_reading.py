@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from harness.analysis.control_difference import difference_rows
 from harness.analysis.curves import Clusters, CurveSummary, FloatArray, cluster_means, summarise
+from harness.analysis.knockout_reading import KnockoutReading
 from harness.analysis.segments import (
     BoundedRises,
     ConfirmedSegments,
@@ -30,7 +31,7 @@ class PhaseReading:
     `rows` holds `inter`, `image`, `text` and `recall` as independent rows (n, points), each sorted separately. `recall`
     is missing if it was not measured, and `no_recall` states why. `control_differences` holds, per control, the first
     three minus the control's on its samples. `recall_chance_difference` is recall minus the recall of another sample's
-    words, None if that was not measured.
+    words, None if that was not measured. `knockout` holds the losses under attention knockout, None without.
     """
 
     rows: Mapping[str, FloatArray]
@@ -43,6 +44,7 @@ class PhaseReading:
     control_differences: Mapping[str, Mapping[str, FloatArray]]
     recall_chance_difference: FloatArray | None
     no_recall: str = ""
+    knockout: KnockoutReading | None = None
 
     @property
     def last(self) -> int:

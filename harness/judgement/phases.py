@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+
 from harness.analysis.claims import CLAIMS, Claim
 from harness.analysis.curves import FloatArray, summarise
+from harness.analysis.flow_claims import FLOW_CLAIMS
+from harness.analysis.knockout_reading import KnockoutReading, KnockoutSamples, read_knockout
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.analysis.recorded_reading import RecordedReading
 from harness.analysis.segments import (
@@ -20,13 +24,15 @@ from harness.analysis.segments import (
     persistence,
 )
 from harness.analysis.turning_points import BoundaryInterval, turning_points
-from harness.profile.measures import chance_measure
+from harness.profile.measures import KNOCKOUT_PATHS, OTHER_TOKENS, chance_measure, knockout_array
 from harness.profile.profile import Profile, as_floats
 from harness.profile.recorded_profile import RecordedProfile
 from harness.storage.json_text import round_numbers
 
 # The recall measure that the claims use.
 CLAIM_RECALL = "recall_5"
+#: The names of all claims, those of the paper first.
+CLAIM_NAMES = (*CLAIMS, *FLOW_CLAIMS)
 # Prominences, as shares of the range, at which segments are counted; verdicts use `declared_prominence`.
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -41,7 +47,7 @@ def phase_reading(profile: Profile) -> PhaseReading:
     """
     if isinstance(profile, RecordedProfile) and profile.reading is not None:
         return profile.reading
-    return read_phases(
+    reading = read_phases(
         as_floats(profile["inter"]),
         as_floats(profile["image"]),
         as_floats(profile["text"]),
@@ -52,6 +58,34 @@ def phase_reading(profile: Profile) -> PhaseReading:
         no_recall=profile.no_recall,
         control_rows={control: profile.control_rows(control) for control in profile.controls},
     )
+    return replace(reading, knockout=_knockout(profile, reading.alpha))
+
+
+def _knockout(profile: Profile, alpha: float) -> KnockoutReading | None:
+    """Return the losses under attention knockout of a profile, or None if they were not measured."""
+    if not profile.measured(("knockout",)):
+        return None
+    declared = profile.declared["knockout"]
+    rows = np.isfinite(profile["knockout_caption_tokens"])
+
+    def values(name: str) -> FloatArray:
+        return as_floats(profile[name][rows])
+
+    def by_path(control: str = "") -> dict[str, FloatArray]:
+        paths = (OTHER_TOKENS,) if control == OTHER_TOKENS else KNOCKOUT_PATHS
+        names = {path: knockout_array(control, path) for path in paths}
+        return {path: values(name) for path, name in names.items() if name in profile.arrays}
+
+    samples = KnockoutSamples(
+        window=int(declared["window"]),
+        starts=tuple(declared["starts"]),
+        paths=by_path(),
+        controls={control: by_path(control) for control in declared["controls"]},
+        onward=values("knockout_onward"),
+        tokens=values("knockout_caption_tokens"),
+        clusters=[cluster for cluster, kept in zip(profile.clusters, rows, strict=True) if kept],
+    )
+    return read_knockout(samples, alpha)
 
 
 def relative_depth(point: BoundaryInterval, depth: int) -> BoundaryInterval:
@@ -70,10 +104,11 @@ def relative_depth(point: BoundaryInterval, depth: int) -> BoundaryInterval:
 
 
 def judge_claims(reading: PhaseReading) -> dict[str, Claim]:
-    """Judge all claims of the paper, and return them by name; a reading from a record has them."""
+    """Judge all claims, the causal ones if the knockout was measured, and return them by name; a record has them."""
     if isinstance(reading, RecordedReading):
-        return {name: reading.claims[name] for name in CLAIMS if name in reading.claims}
-    return {name: judge(reading) for name, judge in CLAIMS.items()}
+        return {name: reading.claims[name] for name in CLAIM_NAMES if name in reading.claims}
+    flow_claims = FLOW_CLAIMS if reading.knockout is not None else {}
+    return {name: judge(reading) for name, judge in {**CLAIMS, **flow_claims}.items()}
 
 
 def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str, Any]:

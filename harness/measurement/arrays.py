@@ -62,7 +62,7 @@ def measured_arrays(
             arrays[f"post_norm_{name}"] = stacked["post_norm"][:, measure.column].astype(np.float32)
         elif measure.kind is RECALL:
             arrays |= counts
-        elif measure.kind is not SIMILARITY:
+        elif measure.kind is not SIMILARITY and measure.reading:
             arrays[name] = _values(measure, stacked)
     return arrays
 

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from harness.analysis.knockout_windows import window_size
 from harness.data.sample import Sample, with_grey_image
@@ -24,14 +23,12 @@ from harness.probe.answer_pass import KnockoutError, Surrounding
 from harness.probe.attention import AttentionError
 from harness.probe.knockout import PATHS, Knockout, KnockoutReadings
 from harness.probe.noise import noise_seed, replace_features_by_noise
+from harness.profile.measures import KNOCKOUT_PATHS, OTHER_TOKENS, knockout_array
 from harness.profile.profile import Array
 from harness.storage.file_names import text_digest
 
 #: Samples of a knockout's controls, the first of a pair.
 KNOCKOUT_CONTROL_SAMPLES = 32
-_PATHS = ("later", "answer", "instruction")
-# The control that blocks other tokens than the image; its images are the real ones.
-_OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +59,9 @@ def measure_knockout(
     Arrays have a row per sample, NaN for samples that were not requested. With L layers: `knockout`,
     `knockout_answer` and `knockout_instruction` (n, L), in nats, hold at each layer the loss of its window, by path;
     `knockout_onward` (n, starts) the losses if the path `later` is blocked from a layer on; `knockout_likelihood` (n,)
-    the log-likelihood and `knockout_caption_tokens` (n,) the number of tokens of the caption. For the controls noise and blank
-    `knockout_<control>` and `knockout_<control>_instruction` (n, L), and `knockout_other` (n, L) for other tokens.
+    the log-likelihood and `knockout_caption_tokens` (n,) the number of tokens of the caption. For the controls noise
+    and blank `knockout_<control>` and `knockout_<control>_instruction` (n, L), and `knockout_other` (n, L) for other
+    tokens.
 
     If the model's attention cannot be blocked, there are no arrays, and the declaration says why.
     """
@@ -74,12 +72,12 @@ def measure_knockout(
     try:
         if uncaptioned := [sample.id for sample in shown if not sample.captions]:
             raise KnockoutError(f"sample {uncaptioned[0]} has no caption, whose likelihood a knockout changes")
-        real = _measure(runner, knockout, shown, _PATHS, "", request.seed)
+        real = _measure(runner, knockout, shown, KNOCKOUT_PATHS, "", request.seed)
         controls = {}
         if request.controls:
             part = first_clusters(shown, request.control_samples)
-            for name in (*request.controls, _OTHER):
-                paths = (_OTHER,) if name == _OTHER else ("later", "instruction")
+            for name in (*request.controls, OTHER_TOKENS):
+                paths = (OTHER_TOKENS,) if name == OTHER_TOKENS else ("later", "instruction")
                 controls[name] = part, _measure(runner, knockout, part, paths, name, request.seed)
     except (KnockoutError, AttentionError, PromptError, SampleError) as error:
         return {}, {"knockout_left_out": str(error)}
@@ -95,14 +93,12 @@ def measure_knockout(
         """Return losses per window (n, windows) as losses per layer (n, L)."""
         return np.repeat(values, [len(window) for window in knockout.windows], axis=1)
 
-    arrays = {
-        _array_name("", path): spread(per_layer(real[path]), shown) for path in _PATHS
-    } | {
+    arrays = {knockout_array("", path): spread(per_layer(real[path]), shown) for path in KNOCKOUT_PATHS} | {
         f"knockout_{name}": spread(real[name], shown) for name in ("onward", "likelihood", "caption_tokens")
     }
     for name, (part, losses) in controls.items():
         for path in PATHS.keys() & losses.keys():
-            arrays[_array_name(name, path)] = spread(per_layer(losses[path]), part)
+            arrays[knockout_array(name, path)] = spread(per_layer(losses[path]), part)
     declaration = {
         "window": size,
         "starts": [start + 1 for start in knockout.starts],
@@ -110,11 +106,6 @@ def measure_knockout(
         "controls": {name: len(part) for name, (part, _) in controls.items()},
     }
     return arrays, {"knockout": declaration}
-
-
-def _array_name(control: str, path: str) -> str:
-    """Return the name of a profile's array: `knockout` for real images and all later tokens, else with the parts."""
-    return "_".join(["knockout", *([control] if control else []), *([path] if path not in ("later", control) else [])])
 
 
 def _measure(
@@ -126,7 +117,7 @@ def _measure(
 
     def cache_name(index: int, hashes: InputHashes) -> str:
         sample = shown[index]
-        seeded = f"{seed} {sample.id}" if noisy or control == _OTHER else ""
+        seeded = f"{seed} {sample.id}" if noisy or control == OTHER_TOKENS else ""
         inputs = hashes.tokens, hashes.pixels, sample.captions[0]
         return text_digest(json.dumps(["knockout", len(knockout.windows[0]), control, seeded, *paths, *inputs]), 32)
 

@@ -20,8 +20,8 @@ from harness.measurement.control_curves import (
     measure_control,
     requested_controls,
 )
-from harness.measurement.knockout_losses import KNOCKOUT_CONTROL_SAMPLES, KnockoutRequest, measure_knockout
 from harness.measurement.drawn_samples import FirstSamples, collect_drawings, measure_first_samples
+from harness.measurement.knockout_losses import KNOCKOUT_CONTROL_SAMPLES, KnockoutRequest, measure_knockout
 from harness.measurement.plan import MeasureError, Plan, plan_measurement
 from harness.measurement.progress import Progress
 from harness.measurement.rank_settings import measurement_settings

@@ -79,9 +79,7 @@ def summed_likelihoods(values: torch.Tensor, is_token: torch.Tensor) -> NDArray[
     return np.asarray(table.sum(1))
 
 
-def answered_inputs(
-    batch: Batch, model_type: str, targets: torch.Tensor, is_token: torch.Tensor
-) -> dict[str, Any]:
+def answered_inputs(batch: Batch, model_type: str, targets: torch.Tensor, is_token: torch.Tensor) -> dict[str, Any]:
     """Return the inputs with the captions' tokens after the prompts, and every per-token input extended to match."""
     added = {"input_ids": targets, "attention_mask": is_token.long()}
     inputs, shape = dict(batch.inputs), batch.inputs["input_ids"].shape

@@ -195,7 +195,8 @@ class AnswerPass:
         if first:
             arguments = _after(arguments, first, self.tokens)
             keywords = _after(keywords, first, self.tokens)
-            if keywords.get("position_ids") is None and "position_ids" in inspect.signature(self._stack.forward).parameters:
+            accepted = inspect.signature(self._stack.forward).parameters
+            if keywords.get("position_ids") is None and "position_ids" in accepted:
                 device = reference.states[start].device
                 keywords["position_ids"] = torch.arange(first, self.tokens, device=device)[None]
         with contextlib.ExitStack() as stack:
@@ -209,7 +210,7 @@ class AnswerPass:
         return states  # type: ignore[no-any-return]
 
     def _log_probabilities(self, states: torch.Tensor, first: int = 0) -> torch.Tensor:
-        """Return the log-probability of each answer's tokens, answer by answer, from states of the tokens from `first` on."""
+        """Return the log-probabilities of all answers' tokens, answer by answer, from states from `first` on."""
         before = states[:, self.prompt_tokens - 1 - first : self.tokens - 1 - first]
         logits = self._anatomy.unembedding(before[self.is_token.to(before.device)])
         return _log_probabilities(logits, self.targets[self.is_token])

@@ -260,7 +260,9 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Modu
 
 
 @contextlib.contextmanager
-def editing_attention(model: Any, anatomy: Anatomy, edit: Callable[[int, AttentionCall], AttentionCall]) -> Iterator[None]:
+def editing_attention(
+    model: Any, anatomy: Anatomy, edit: Callable[[int, AttentionCall], AttentionCall]
+) -> Iterator[None]:
     """Replace the arguments of every attention call of the decoder layers by `edit(layer, call)`, layers from 0.
 
     Raises:

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,10 +40,10 @@ _WIDE_TOLERANCE = 2e-2  # for 16-bit types
 class KnockoutReadings:
     """Losses of the log-likelihood of each sample's first caption, in nats, float64.
 
-    likelihood: the log-likelihood without a knockout, (batch,). caption_tokens: the number of the caption's tokens with the end
-    of text, int (batch,). `later`, `answer`, `instruction`, `other`: the losses per window of layers, (batch, windows),
-    by path; None for a path that was not requested. onward: the losses of the path `later` blocked from a layer on,
-    (batch, starts).
+    likelihood: the log-likelihood without a knockout, (batch,). caption_tokens: the number of the caption's tokens with
+    the end of text, int (batch,). `later`, `answer`, `instruction`, `other`: the losses per window of layers, (batch,
+    windows), by path; None for a path that was not requested. onward: the losses of the path `later` blocked from a
+    layer on, (batch, starts).
     """
 
     likelihood: NDArray[np.float64]

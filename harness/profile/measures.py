@@ -51,7 +51,9 @@ RECALL = MeasureKind("LogitLens recall", POINTS, None, counts=("hits", "words", 
 ATTENTION = MeasureKind("attention", LAYERS, ATTENTION_MARGIN_SHARE)
 # Every point is compared with the model's output, which depends on the last layer.
 EXIT = MeasureKind("exit agreement", POINTS, None, traced=False)
-KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT)
+# A caption's likelihood depends on all layers, also if attention is blocked in a few.
+KNOCKOUT = MeasureKind("attention knockout", LAYERS, CURVE_MARGIN_SHARE, traced=False)
+KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT, KNOCKOUT)
 
 
 class CurveStyle(NamedTuple):
@@ -115,6 +117,7 @@ FAMILIES = {
         Family("intra", "intra-modal similarity"),
         Family("attention", "attention of the last token"),
         Family("lens", "LogitLens"),
+        Family("knockout", "attention knockout"),
     )
 }
 #: Token groups of the last token's attention shares, in the order of the columns.
@@ -158,6 +161,17 @@ _ROWS = (
     Measure("recall_1", "LogitLens recall (top 1)", "lens", RECALL, "hits", 0, CurveStyle("orange", "--", "top 1")),
     Measure("recall_5", "LogitLens recall (top 5)", "lens", RECALL, "hits", 1, CurveStyle("blue", "-", "top 5")),
     Measure("exit_agreement", "exit agreement of the last token", "lens", EXIT, "exit_agreement"),
+    *(
+        Measure(
+            name, f"loss with the image blocked for {tokens}", "knockout", KNOCKOUT, "", None,
+            CurveStyle(colour, style, tokens),
+        )
+        for name, tokens, colour, style in (
+            ("knockout", "all later tokens", "blue", "-"),
+            ("knockout_answer", "the caption", "green", "--"),
+            ("knockout_instruction", "the instruction", "orange", "-."),
+        )
+    ),
 )  # fmt: skip
 #: Every measure by name, in the order in which they are judged.
 MEASURES = {measure.name: measure for measure in _ROWS}
@@ -170,6 +184,20 @@ CURVES = tuple(measure.name for measure in _ROWS if measure.kind is SIMILARITY)
 def chance_measure(recall: str) -> str:
     """Return the name of a recall measure's chance level: `recall_chance_5` for `recall_5`."""
     return recall.replace("recall_", "recall_chance_")
+
+
+#: The paths of `probe.knockout` that are measured with real images, each a measure.
+KNOCKOUT_PATHS = ("later", "answer", "instruction")
+#: The control of a knockout that blocks other prompt tokens than the image, which is also its path.
+OTHER_TOKENS = "other"
+
+
+def knockout_array(control: str, path: str) -> str:
+    """Return the name of the array with the losses of a path of `probe.knockout`, under a control or, if empty, none.
+
+    `knockout` is the path of all later tokens with real images: `knockout_answer`, `knockout_noise_instruction`.
+    """
+    return "_".join(["knockout", *filter(None, dict.fromkeys((control, path.replace("later", ""))))])
 
 
 def layer_ranges(layers: Iterable[int]) -> str:

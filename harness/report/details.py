@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.analysis.claims import CLAIMS
-from harness.judgement.phases import SHARES, phase_reading, relative_depth
+from harness.judgement.phases import CLAIM_NAMES, SHARES, phase_reading, relative_depth
 from harness.measurement.word_order import CONFIDENCE, word_order_scores
 from harness.models.likelihood import CHANCE
 from harness.profile.measures import layer_ranges
@@ -120,7 +119,7 @@ def unread_lines(name: str, profile: Profile) -> list[str]:
 
 def _control_lines(findings: SessionResults, width: int) -> list[str]:
     judged = [result for result in findings.verdicts if result.claim is not None]
-    pairs, names = list(dict.fromkeys(result.pair for result in judged)), list(CLAIMS)
+    pairs, names = list(dict.fromkeys(result.pair for result in judged)), list(CLAIM_NAMES)
     judged.sort(key=lambda result: (pairs.index(result.pair), names.index(result.question)))
     claims = ((short_name(str(result.pair)), result.claim) for result in judged if result.claim is not None)
     table = control_table(claims, width)

@@ -8,14 +8,14 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from harness.analysis.agreement import Agreement
-from harness.analysis.claims import CLAIMS, PHASES
+from harness.analysis.claims import PHASES
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.timing import TimingRatio
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import Baseline
 from harness.data.sample import left_out_lines
 from harness.judgement.known_differences import known_differences
-from harness.judgement.phases import CLAIM_RECALL, segment_counts
+from harness.judgement.phases import CLAIM_NAMES, CLAIM_RECALL, segment_counts
 from harness.judgement.regression import Finding
 from harness.judgement.results import NotCompared, Result
 from harness.judgement.side_by_side import reading_traces
@@ -250,7 +250,7 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
         pair=pair,
         profile=profile,
         reading=findings.reading(pair),
-        claims={name: claims[name] for name in CLAIMS if name in claims},
+        claims={name: claims[name] for name in CLAIM_NAMES if name in claims},
         regressions=regressions,
         known=known,
         baseline=baseline,

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.claims import CLAIMS
 from harness.analysis.margins import Pairing
 from harness.analysis.mean_difference import Verdict, View
 from harness.analysis.turning_points import BoundaryInterval
 from harness.judgement.pairing import InputMatch
+from harness.judgement.phases import CLAIM_NAMES
 from harness.judgement.regression import Finding
 from harness.judgement.side_by_side import ComparedModel, SideBySide
 from harness.judgement.weights import WeightChange
@@ -85,7 +85,7 @@ def _side(entry: Mapping[str, Any], role: str) -> ComparedModel:
         first_token=str(side["first_token"]),
         turning_points=tuple(BoundaryInterval(*map(number, point)) for point in side["turning_points"]),
         segments=int(side["confirmed_segment_count"]),
-        claims={name: str(side["claims"][name]) for name in CLAIMS},
+        claims={name: str(side["claims"][name]) for name in CLAIM_NAMES if name in side["claims"]},
     )
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from harness.analysis.agreement import Agreement
 from harness.analysis.boundary_agreement import BoundaryAgreement, BoundaryKind, BoundaryShift
-from harness.analysis.claims import CLAIMS, Claim, ClaimPart, ClaimVerdict
+from harness.analysis.claims import Claim, ClaimPart, ClaimVerdict
 from harness.analysis.control_difference import ControlDifference, CurveDifference
 from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding, Question
 from harness.analysis.margins import Tolerance
 from harness.analysis.mean_difference import MeanComparison, Verdict, View
 from harness.analysis.monotone import Answer, Monotonicity, Presence
+from harness.judgement.phases import CLAIM_NAMES
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, Result, boundary_result, claim_result, interval_result, measure_evidence
 from harness.profile.measures import FAMILIES, MEASURES, Measure
@@ -27,7 +28,7 @@ def recorded_result(pair: Pair, entry: Mapping[str, Any]) -> Result:
         KeyError, TypeError, ValueError: the entry is damaged.
     """
     question, numbers = str(entry["question"]), entry["numbers"]
-    if question in CLAIMS:
+    if question in CLAIM_NAMES:
         return claim_result(pair, recorded_claim(question, numbers))
     verdict, changed = Verdict(entry["verdict"]), bool(entry["changed"])
     if question == "boundaries":
