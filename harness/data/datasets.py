@@ -23,11 +23,17 @@ def _draw(function: str, n: int, seed: int, source: Source) -> Sequence[Sample]:
     return samples
 
 
+# The instruction of all bundled data but the varied scenes is "Describe the image."
+_REPHRASING = "Give a description of the picture."
+
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
         Dataset(
-            "scenes", "rendered scenes of one to three shapes, five captions each", partial(_draw, "scenes:scenes")
+            "scenes",
+            "rendered scenes of one to three shapes, five captions each",
+            partial(_draw, "scenes:scenes"),
+            rephrasing=_REPHRASING,
         ),
         Dataset(
             "scenes-order",
@@ -35,6 +41,7 @@ DATASETS: dict[str, Dataset] = {
             partial(_draw, "order:scenes_order"),
             samples=256,
             paired=True,
+            rephrasing=_REPHRASING,
         ),
         Dataset(
             "scenes-varied",
@@ -50,6 +57,7 @@ DATASETS: dict[str, Dataset] = {
             samples=400,
             unavailable=partial(_call, "coco:COPY.unavailable"),
             variable="VLM_PHASE_COCO",
+            rephrasing=_REPHRASING,
         ),
         Dataset(
             "winoground",
@@ -59,6 +67,7 @@ DATASETS: dict[str, Dataset] = {
             unavailable=partial(_call, "winoground:COPY.unavailable"),
             paired=True,
             variable="VLM_PHASE_WINOGROUND",
+            rephrasing=_REPHRASING,
         ),
     )
 }

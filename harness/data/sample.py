@@ -120,6 +120,7 @@ class Dataset:
         paired: True if clusters are items of two images and two captions, as in Winoground.
         regression_only: True if the paper's claims, times and controls are not evaluated on it.
         variable: the environment variable that names its directory; empty if the dataset needs no files.
+        rephrasing: another instruction with the meaning of the one that all its samples share; empty if there is none.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Dataset:
     paired: bool = False
     regression_only: bool = False
     variable: str = ""
+    rephrasing: str = ""
 
     def source(self, directory: Path | None = None, *, download: bool = False) -> Source:
         """Return the source of its files: the directory, else the environment variable's, else the hub's cache."""

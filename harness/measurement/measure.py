@@ -50,7 +50,7 @@ from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile.configuration import read_configuration
 from harness.profile.environment import environment, weight_hashes
 from harness.profile.pair import Pair
-from harness.profile.profile import AS_TEXT, Array, Profile
+from harness.profile.profile import AS_TEXT, ONE_PER_SAMPLE, Array, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ def measure(
     knockout: bool | KnockoutRequest = False,
     drawings: bool = True,
     draw: Collection[str] = (),
+    instruction: str | None = None,
     cache: Path | None = None,
     source: Source | None = None,
     device: str = "auto",
@@ -112,6 +113,7 @@ def measure(
             `KnockoutRequest` chooses window and samples.
         drawings: True to record the first two samples in full, for figures; this takes seconds.
         draw: ids of further samples to record in full; unknown ids are ignored.
+        instruction: replaces the instruction of every sample; None keeps those of the dataset.
         cache: directory of cached readings, from which an interrupted run continues; None disables the cache.
         source: location of the files of a dataset on disk; None uses its environment variable, or the hub's cache.
         device: as in `Vlm.load`, which loads a named model; a loaded model stays on its device.
@@ -148,12 +150,12 @@ def measure(
         samples_of_controls = min(control_samples, KNOCKOUT_CONTROL_SAMPLES)
         flow = KnockoutRequest(controls=wanted.names, control_samples=samples_of_controls, seed=control_seed)
     source = source or data.source(download=download)
-    plan = _plan(vlm, data, data.samples if samples is None else samples, seed, source, say)
+    plan = _plan(vlm, data, data.samples if samples is None else samples, seed, source, say, instruction)
     start = measure_first_samples(vlm, plan, dataset, batch_size, say, drawings=drawings)
     # Hashed after the first pass, because some quantised layers change their scales permanently in it.
     weights, checkpoint = weight_hashes(vlm.model)
     configuration = read_configuration(vlm, checkpoint)
-    key = reading_cache_key(vlm, weights, configuration, batch_size, start.samples)
+    key = reading_cache_key(vlm, weights, configuration, batch_size, start.samples, instruction)
     arguments = {
         "controls": wanted.names,
         "control samples": control_samples,
@@ -191,9 +193,19 @@ def _loaded(vlm: Vlm | str, loading: Mapping[str, Any], *, download: bool, cache
     return vlm
 
 
-def _plan(vlm: Vlm, data: Dataset, wanted: int, seed: int, source: Source, say: Callable[[str], None]) -> Plan:
+def _plan(
+    vlm: Vlm,
+    data: Dataset,
+    wanted: int,
+    seed: int,
+    source: Source,
+    say: Callable[[str], None],
+    instruction: str | None,
+) -> Plan:
     """Draw the samples and plan their measurement; report excluded samples and omitted recall."""
     drawn = tuple(data.draw(wanted, seed, source))
+    if instruction is not None:
+        drawn = tuple(replace(sample, instruction=instruction) for sample in drawn)
     plan = plan_measurement(drawn, Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size), paired=data.paired)
     no_recall = [f"{data.name}: recall is left out: {plan.no_recall}"] if plan.no_recall else []
     for line in (
@@ -268,7 +280,7 @@ def _assemble(vlm: Vlm, dataset: str, observed: _Observed, bos: str, weights: st
         | dict(observed.word_order)
         | dict(observed.knockout[0]),
         declared={
-            "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
+            "instruction": instructions.pop() if len(instructions) == 1 else ONE_PER_SAMPLE,
             "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
             "first_token": f"BOS {bos}, no text" if bos else AS_TEXT,
             **({"template_date": date} if (date := template_date(vlm.processor)) else {}),

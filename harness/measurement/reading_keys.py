@@ -54,9 +54,19 @@ def witness_tolerance(dtype: torch.dtype) -> float:
 
 
 def reading_cache_key(
-    vlm: Vlm, weights: str, configuration: Mapping[str, Any], batch_size: int, witnesses: Sequence[Sample]
+    vlm: Vlm,
+    weights: str,
+    configuration: Mapping[str, Any],
+    batch_size: int,
+    witnesses: Sequence[Sample],
+    instruction: str | None = None,
 ) -> dict[str, Any]:
-    """Return everything that a reading depends on except the sample, with the ids of the witness samples."""
+    """Return everything that a reading depends on except the sample, with the ids of the witness samples.
+
+    `instruction` replaces that of all samples; None if they keep their own.
+    """
+    # The readings of the witness samples depend on their instruction too.
+    replaced = {} if instruction is None else {"instruction": instruction}
     return {
         "measurement": MEASUREMENT_VERSION,
         "model": vlm.name,
@@ -66,4 +76,5 @@ def reading_cache_key(
         "batch_size": batch_size,
         "policy": {**POLICY, "lens": LENS_POLICY, "likelihood": LIKELIHOOD_POLICY, "lens_ks": list(KS)},
         "witnesses": [sample.id for sample in witnesses],
+        **replaced,
     }

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 
 #: Value of `declared["first_token"]` for prompts without a BOS token.
 AS_TEXT = "text"
+#: Value of `declared["instruction"]` if the samples have different instructions.
+ONE_PER_SAMPLE = "one per sample"
 
 
 class UnknownMeasureError(KeyError):

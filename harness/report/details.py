@@ -14,6 +14,7 @@ from harness.profile.profile import Profile
 from harness.report.controls_compared import control_table
 from harness.report.layout import Line, fold, fold_lines, labelled_lines, table_lines, unbroken
 from harness.report.outcomes import PairOutcome, exclusion_lines, phase_ranges, shows_relative_depth
+from harness.report.rephrased import rephrasing_text
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
 
@@ -70,6 +71,8 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
         for index, group in enumerate(groups):
             add_lines("" if index else name, f"{unbroken(group.label)}: {', '.join(group.questions)}", group.colour)
+    if text := rephrasing_text(outcome):
+        add_lines("instruction", text)
     for index, text in enumerate(outcome.notes):
         add_lines("" if index else "baseline", text)
     if outcome.recall is None:

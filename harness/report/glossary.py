@@ -84,6 +84,7 @@ GLOSSARY: dict[str, tuple[Term, ...]] = {
         Term("turning point", "The residual point at which one phase ends and the next begins."),
         Term("half-height", "The position at which a phase has completed half of its rise or fall."),
         Term("monotone segment", "A stretch of a curve that rises or falls by more than the prominence.", "move"),
+        Term("rephrasing", "A second measurement of a pair with another instruction of the same meaning."),
         Term("prominence", "The smallest rise or fall that counts as a segment; verdicts use 10 % of the range."),
         Term("number of segments by prominence", "The number of segments as a function of the prominence.", "k(delta)"),
         Term("statistically confirmed", "True within simultaneous confidence bounds at the stated error.", "certified"),

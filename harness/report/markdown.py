@@ -13,6 +13,7 @@ from harness.errors import printable, shorten
 from harness.judgement.results import Evidence, Result
 from harness.report.against import ModelComparison
 from harness.report.outcomes import PairOutcome, QuestionGroup, exclusion_lines, pair_outcomes, phase_ranges
+from harness.report.rephrased import rephrasing_text
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
 
@@ -42,6 +43,7 @@ def markdown_summary(findings: SessionResults, compared: Sequence[ModelCompariso
         _numbers("Inconclusive verdicts", inconclusive),
         _excluded(findings),
         _known(outcomes),
+        _rephrased(outcomes),
         *map(_side_by_side, compared),
         _baselines(findings),
         _warnings(findings),
@@ -139,6 +141,12 @@ def _known(outcomes: Sequence[PairOutcome]) -> str:
         if name in outcome.claims and outcome.claims[name].verdict == "fails"
     ]
     return _section("Known differences, as expected", lines)
+
+
+def _rephrased(outcomes: Sequence[PairOutcome]) -> str:
+    texts = {outcome.name: rephrasing_text(outcome) for outcome in outcomes}
+    lines = [f"- {code(name)} {prose(text)}" for name, text in texts.items() if text]
+    return _section("Another instruction of the same meaning", lines)
 
 
 def _side_by_side(comparison: ModelComparison) -> str:

@@ -17,6 +17,7 @@ from harness.data.sample import left_out_lines
 from harness.judgement.known_differences import known_differences
 from harness.judgement.phases import CLAIM_NAMES, CLAIM_RECALL, segment_counts
 from harness.judgement.regression import Finding
+from harness.judgement.rephrasing import Rephrasing
 from harness.judgement.results import NotCompared, Result
 from harness.judgement.side_by_side import reading_traces
 from harness.models.registry import MODELS
@@ -57,7 +58,8 @@ class PairOutcome:
     `opposite` are the claims whose verdict is the opposite of the --phase-against model's. `ratio` is hooked over plain
     time with its interval. `notes` are sentences that explain regression verdicts. If something changed, they name the
     last position up to which each kind of reading is the same. They also list measures that reproduce with some changed
-    samples, and measures that could not be compared.
+    samples, and measures that could not be compared. `rephrasing` holds the results under a second instruction, and
+    `not_rephrased` the reason why there are none; both are empty without --phase-rephrase.
     """
 
     pair: Pair
@@ -71,6 +73,8 @@ class PairOutcome:
     notes: tuple[str, ...]
     findings: tuple[Result, ...] = ()
     opposite: tuple[str, ...] = ()
+    rephrasing: Rephrasing | None = None
+    not_rephrased: str = ""
 
     @property
     def name(self) -> str:
@@ -258,6 +262,8 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
         notes=tuple(notes),
         findings=tuple(result for result in failing if findings.fails_no_test(pair, result.question)),
         opposite=tuple(name for name in claims if findings.opposite_claim(pair, name) is not None),
+        rephrasing=findings.rephrasings.get(pair),
+        not_rephrased=findings.not_rephrased.get(pair, ""),
     )
 
 

@@ -30,6 +30,8 @@ from harness.report.meanings import (
 )
 from harness.report.outcomes import PairOutcome
 from harness.report.palette import COLOURS
+from harness.report.record import without_directories
+from harness.report.rephrased import rephrasing_text
 from harness.report.svg import inline
 from harness.report.verdict_words import VERDICTS
 from harness.run.session_results import SessionResults
@@ -72,13 +74,19 @@ class PairPage(NamedTuple):
 
 
 class PairSection(NamedTuple):
-    """A pair with its answer and its verdicts in sentences; `unfolded` is True if the page opens with its details."""
+    """A pair with its answer and its verdicts in sentences.
+
+    `unfolded` is True if the page opens with its details. With --phase-rephrase, `rephrasing` is the sentence on the
+    second instruction, and `boundaries` is the verdict on its boundaries.
+    """
 
     page: PairPage
     answer: PairAnswer
     claims: list[ExplainedVerdict]
     regressions: list[ExplainedVerdict]
     unfolded: bool
+    rephrasing: str
+    boundaries: ExplainedVerdict | None
 
 
 def render_page(
@@ -162,9 +170,16 @@ def _sections(pairs: Sequence[PairPage], answers: Sequence[PairAnswer]) -> list[
             list(map(explain_verdict, page.outcome.claims.values())),
             [explain_verdict(result, answer.other) for result in page.outcome.regressions.values()],
             is_open,
+            without_directories(rephrasing_text(page.outcome)),
+            _rephrased_boundaries(page.outcome),
         )
         for page, answer, is_open in zip(pairs, answers, unfolded, strict=True)
     ]
+
+
+def _rephrased_boundaries(outcome: PairOutcome) -> ExplainedVerdict | None:
+    rephrasing = outcome.rephrasing
+    return None if rephrasing is None else explain_verdict(rephrasing.boundaries, "the original prompt")
 
 
 def _printable(value: Any) -> Any:

@@ -16,26 +16,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.analysis.agreement import Agreement
-from harness.analysis.boundary_agreement import BoundaryShift
 from harness.analysis.control_difference import DifferenceBand
 from harness.analysis.curves import summarise
-from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
 from harness.baselines.history import HISTORY
 from harness.baselines.mean_curves import mean_curves, shown_measures
 from harness.baselines.store import Baseline
 from harness.errors import LONGEST_TOKEN, shorten, shorten_texts
-from harness.judgement.phases import claim_record, json_number, phase_reading, phases_of
-from harness.judgement.regression import Finding
-from harness.judgement.results import Evidence, NotCompared, Result
+from harness.judgement.phases import json_number, phase_reading, phases_of
 from harness.judgement.side_by_side import reading_traces
 from harness.measurement.word_order import Score, word_order_scores
 from harness.profile.profile import Drawing, Profile, as_floats
 from harness.report.against import ModelComparison
 from harness.report.difference_panels import control_bands, model_difference
-from harness.report.outcomes import pair_outcomes
+from harness.report.outcomes import PairOutcome, pair_outcomes
+from harness.report.rephrased import rephrasing_record
+from harness.report.verdict_numbers import verdict_numbers
 from harness.run.session_results import SessionResults
 from harness.storage.json_text import round_numbers
 
@@ -61,6 +58,7 @@ def run_record(findings: SessionResults, compared: Sequence[ModelComparison] = (
                 "known": {name: outcome.known[name] for name in outcome.claims if name in outcome.known},
                 "reported": outcome.pair in findings.reported,
             }
+            | _rephrased(outcome)
             for outcome in pair_outcomes(findings)
         },
         "not_measured": {
@@ -95,73 +93,6 @@ def report_record(findings: SessionResults, compared: Sequence[ModelComparison] 
     }
 
 
-def verdict_numbers(result: Result) -> dict[str, Any]:
-    """Return the numbers of a verdict as JSON types, by the name of the part."""
-    if result.claim is not None:
-        return claim_record(result.claim)
-    numbers: dict[str, Any] = {}
-    for part in result.parts:
-        match part.source:
-            case NotCompared(measure, reason):
-                numbers.setdefault("not_compared", {})[measure.name] = reason
-            case Finding(measure, agreement):
-                numbers[measure.name] = _numbers(part) | _agreement(agreement)
-            case BoundaryShift() as shift:
-                numbers[part.title] = _numbers(part) | {
-                    "measured": json_number(shift.measured),
-                    "baseline": json_number(shift.baseline),
-                }
-                # The effect is redundant: `measured` minus `baseline`.
-                del numbers[part.title]["effect"]
-            case IntervalFinding() as finding:
-                numbers[f"phase {finding.phase} {finding.question}"] = _numbers(part) | _interval(finding)
-    if result.inputs:
-        numbers["inputs"] = {"changed": result.inputs}
-    return numbers | ({"n": result.baseline_n} if result.baseline_n else {})
-
-
-def _numbers(part: Evidence) -> dict[str, Any]:
-    return {
-        "verdict": part.verdict,
-        "effect": json_number(part.effect),
-        "interval": [json_number(end) for end in part.interval],
-        "margin": json_number(part.margin),
-        "n": part.n,
-        "needed": part.n_needed,
-    } | ({} if part.paired is None else {"paired": part.paired})
-
-
-def _agreement(agreement: Agreement) -> dict[str, Any]:
-    tolerance = agreement.tolerance
-    return {
-        "view": str(agreement.mean.view),
-        "layers": list(agreement.layers),
-        "layer": agreement.mean.layer,
-        "reproduced": agreement.reproduced,
-        "beyond_tolerance": agreement.beyond_tolerance,
-        "largest": None if agreement.largest is None else json_number(agreement.largest),
-        "compared": agreement.compared,
-        "tolerance": {
-            "amount": json_number(float(np.max(tolerance.amount))),
-            "share": tolerance.share,
-            "reason": tolerance.reason,
-            "noise": None if tolerance.noise is None else json_number(tolerance.noise),
-        },
-    }
-
-
-def _interval(finding: IntervalFinding) -> dict[str, Any]:
-    return {
-        "verdict": None if finding.verdict is None else str(finding.verdict),
-        "layers": [finding.first, finding.last],
-        "baseline": str(finding.baseline),
-        "measured": str(finding.measured),
-        "before": json_number(finding.before),
-        "change": json_number(finding.change),
-        "change_interval": [json_number(end) for end in finding.change_interval],
-    }
-
-
 def pair_record(
     profile: Profile, baseline: Baseline | None = None, reading: PhaseReading | None = None
 ) -> dict[str, Any]:
@@ -191,6 +122,13 @@ def pair_record(
         "bands": bands(profile),
         "baseline": None if baseline is None else baseline_record(profile, baseline),
     }
+
+
+def _rephrased(outcome: PairOutcome) -> dict[str, Any]:
+    """Return the entry of the second instruction, or why it was left out; empty without --phase-rephrase."""
+    if outcome.not_rephrased:
+        return {"rephrased": {"left_out": without_directories(outcome.not_rephrased)}}
+    return {} if outcome.rephrasing is None else {"rephrased": rephrasing_record(outcome.rephrasing)}
 
 
 def _band(band: DifferenceBand) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from harness.report.record import RECORD_SCHEMA
 from harness.report.recorded_comparison import recorded_comparison
 from harness.report.recorded_pairs import recorded_baseline, recorded_profile
 from harness.report.recorded_verdicts import number, recorded_result
+from harness.report.rephrased import recorded_rephrasing
 from harness.report.write import write_report
 from harness.run.options import Options
 from harness.run.session_results import SessionResults
@@ -106,6 +107,11 @@ def recorded_results(content: Mapping[str, Any]) -> SessionResults:
         profile = results.profiles[pairs[name]] = recorded_profile(entry)
         if entry["baseline"] is not None:
             results.baselines[pairs[name]] = recorded_baseline(entry["baseline"], profile)
+        rephrased = entry.get("rephrased", {})
+        if "left_out" in rephrased:
+            results.not_rephrased[pairs[name]] = str(rephrased["left_out"])
+        elif rephrased:
+            results.rephrasings[pairs[name]] = recorded_rephrasing(pairs[name], rephrased)
     results.verdicts += [recorded_result(pairs[entry["pair"]], entry) for entry in content["verdicts"]]
     for name, timing in content.get("timing", {}).items():
         ends = number(timing["low"]), number(timing["high"])

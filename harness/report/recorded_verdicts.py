@@ -1,4 +1,4 @@
-"""The verdicts of a record as typed results, the inverse of `record.verdict_numbers`."""
+"""The verdicts of a record as typed results, the inverse of `verdict_numbers`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,7 @@ def recorded_result(pair: Pair, entry: Mapping[str, Any]) -> Result:
         return claim_result(pair, recorded_claim(question, numbers))
     verdict, changed = Verdict(entry["verdict"]), bool(entry["changed"])
     if question == "boundaries":
-        shifts = tuple(_shift(title, shift) for title, shift in sorted(numbers.items(), key=_boundary_order))
-        first = next(iter(numbers.values()))
-        return boundary_result(
-            pair, BoundaryAgreement(verdict, bool(first["paired"]), int(first["n"]), 0, 1, math.nan, shifts[0], shifts)
-        )
+        return boundary_result(pair, recorded_boundaries(verdict, numbers))
     if question == "intervals":
         findings = tuple(_phase_finding(title, numbers[title]) for title in sorted(numbers, key=_phase_order))
         return interval_result(pair, IntervalAgreement(verdict, False, findings[0].n, 0, math.nan, findings))
@@ -47,6 +43,13 @@ def recorded_result(pair: Pair, entry: Mapping[str, Any]) -> Result:
     ]
     inputs = str(numbers.get("inputs", {}).get("changed", ""))
     return Result(pair, "regression", question, str(verdict), tuple(parts), changed, int(numbers.get("n", 0)), inputs)
+
+
+def recorded_boundaries(verdict: Verdict, numbers: Mapping[str, Any]) -> BoundaryAgreement:
+    """Return the verdict on the boundaries, with its numbers by boundary."""
+    shifts = tuple(_shift(title, shift) for title, shift in sorted(numbers.items(), key=_boundary_order))
+    first = next(iter(numbers.values()))
+    return BoundaryAgreement(verdict, bool(first["paired"]), int(first["n"]), 0, 1, math.nan, shifts[0], shifts)
 
 
 def recorded_finding(measure: Measure, numbers: Mapping[str, Any]) -> Finding:

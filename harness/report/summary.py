@@ -12,6 +12,7 @@ from harness.report.changes import PairChange, pair_change
 from harness.report.details import detail_lines
 from harness.report.layout import Line, fold, fold_lines, unbroken
 from harness.report.outcomes import CLAIM_MARKS, PairOutcome
+from harness.report.rephrased import rephrasing_text
 from harness.report.verdict_words import BAD
 from harness.run.session_results import SessionResults
 from harness.run.stored_baselines import unused_baselines
@@ -106,6 +107,8 @@ def _pair_lines(outcome: PairOutcome, width: int) -> list[Line]:
         marks = "  ".join(f"{_CLAIM_NAMES[name]}{mark}" for name, mark in outcome.claim_marks().items())
         pieces.append(unbroken(f"  claims {marks}"))
     lines += fold_lines([f"  {' '.join(pieces)}"], width)
+    if text := rephrasing_text(outcome):
+        lines += fold_lines([f"  {text}"], width)
     confirmed = outcome.reading.confirmed
     if not all(confirmed):
         lines.append(Line(f"  {sum(confirmed)} of {len(confirmed)} phases confirmed; {_BEST_GUESS}"))

@@ -115,6 +115,9 @@ class Options:
     accept_claims: bool = row(
         "write the failing claims of the measured pairs with their measured reasons to the known differences beside "
         "the baselines, and remove those that hold")
+    rephrase: bool = row(
+        "measure each pair once more with another instruction of the same meaning; the report says whether boundaries "
+        "and claims survive")
     strict_claims: bool = row(
         "report failing claims as failures, also those of pairs without baseline and known differences")
     strict_evidence: bool = row("report inconclusive verdicts as failures instead of expected failures")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.analysis.phase_reading import PhaseReading
     from harness.analysis.timing import TimingRatio
     from harness.baselines.store import Baseline
+    from harness.judgement.rephrasing import Rephrasing
     from harness.judgement.results import Result
     from harness.judgement.weights import WeightParts
     from harness.profile.profile import Profile
@@ -35,7 +36,8 @@ class SessionResults:
     `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured, and `unavailable`
     those of them whose weights or data this machine lacks. `reported` holds the pairs whose claims are reported and
     fail no test, `unrecorded` those that had no baseline before the run, `recorded` those with a new or changed
-    baseline. `known_differences` holds the reasons for expected failures by pair and claim; None reads them from the
+    baseline. `rephrasings` holds the results of --phase-rephrase, `not_rephrased` the reasons why pairs have none.
+    `known_differences` holds the reasons for expected failures by pair and claim; None reads them from the
     baselines' directory.
     """
 
@@ -54,6 +56,8 @@ class SessionResults:
     reported: set[Pair] = field(default_factory=set)
     unrecorded: set[Pair] = field(default_factory=set)
     recorded: set[Pair] = field(default_factory=set)
+    rephrasings: dict[Pair, Rephrasing] = field(default_factory=dict)
+    not_rephrased: dict[Pair, str] = field(default_factory=dict)
     warnings: WarningCounts = field(default_factory=WarningCounts)
     known_differences: Mapping[str, Mapping[str, str]] | None = None
     _readings: dict[Pair, PhaseReading] = field(default_factory=dict)
@@ -84,6 +88,8 @@ class SessionResults:
         self.reported |= other.reported
         self.unrecorded |= other.unrecorded
         self.recorded |= other.recorded
+        self.rephrasings |= other.rephrasings
+        self.not_rephrased |= other.not_rephrased
         self.messages += [line for line in other.messages if line not in self.messages]
         self.unmeasured |= {**other.unmeasured, **self.unmeasured}
         self.unavailable |= other.unavailable

@@ -16,9 +16,10 @@ from harness.judgement.weights import WeightPart, WeightParts
 from harness.profile.recorded_profile import rows_with_band
 from harness.report.against import compare_models
 from harness.report.outcomes import pair_outcomes
-from harness.report.record import BAND, verdict_numbers
+from harness.report.record import BAND
 from harness.report.recorded_comparison import recorded_comparison
 from harness.report.recorded_results import RecordError, read_record, recorded_results, report_from_record
+from harness.report.verdict_numbers import verdict_numbers
 from harness.report.write import write_report
 from harness.storage.json_text import dump
 from harness.tests.support.drawings import synthetic_drawing, without_raster_and_pdf

@@ -29,7 +29,7 @@ def make_session(baselines: Path, **values: Any) -> PhaseSession:
         samples=None, seed=0, device="auto", dtype="auto", batch_size=8, controls=(), control_samples=64,
         baselines=baselines, update=False, update_new=False, reason=None, summary=False, calibrate=False,
         accept_claims=False, strict_claims=False, strict_evidence=False, cache=baselines, process_timeout=9,
-        no_cache=True, draw=(), json=None, markdown=None, report=None,
+        no_cache=True, rephrase=False, draw=(), json=None, markdown=None, report=None,
     )  # fmt: skip
     return PhaseSession(dataclasses.replace(options, **values), say=lambda _: None)
 

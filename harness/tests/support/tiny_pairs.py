@@ -28,6 +28,7 @@ from harness.measurement import heartbeats
 from harness.models.registry import MODELS, ModelEntry
 from harness.models.vlm import Vlm
 from harness.tests.support.picky import make_picky, with_narrow_image
+from harness.tests.support.rephrased import SAME
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
 torch.set_num_threads(1)
@@ -98,3 +99,4 @@ def pytest_phase_model_loaded(vlm: Vlm) -> None:
 for name, loader in (("tiny-llava", "load_tiny"), ("tiny-other", "load_other")):
     MODELS[name] = ModelEntry(name, "tiny", f"{__name__}:{loader}", ("tiny",), bundled=True)
 DATASETS["tiny"] = Dataset("tiny", "tiny", draw)
+DATASETS[SAME.name] = SAME
