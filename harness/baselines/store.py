@@ -33,6 +33,7 @@ from harness.baselines.stored_files import BaselineExistsError as BaselineExists
 from harness.baselines.stored_files import MissingBaselineError as MissingBaselineError
 from harness.interface import measure_command, option_text
 from harness.profile.environment import Environment
+from harness.profile.measures import KNOCKOUT_FAMILY
 from harness.profile.profile import Profile
 from harness.storage.file_names import BASELINE_ENDING, file_name
 from harness.storage.json_text import round_numbers
@@ -247,6 +248,10 @@ def is_summary_of(baseline: Baseline, profile: Profile, *, numbers_only: bool = 
         # Means over more samples than those of this run cannot be compared, and need no replacement.
         if stored_counts.get(control, 0) > count:
             del content["controls"][control], shown["controls"][control]
+    if not profile.measured((KNOCKOUT_FAMILY,)):
+        content["means"] = {
+            name: mean for name, mean in content["means"].items() if not name.startswith(KNOCKOUT_FAMILY)
+        }
     if numbers_only:
         # Measures that the stored summary lacks change none of its numbers.
         shown["means"] = {name: mean for name, mean in shown["means"].items() if name in content["means"]}

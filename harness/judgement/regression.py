@@ -16,7 +16,7 @@ from harness.baselines.margin_table import boundary_margin_values
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import InputMatch, common_values, match_inputs
 from harness.judgement.tolerances import calibrated_tolerance, sample_tolerance
-from harness.profile.measures import MEASURES, RECALL, Family, Measure
+from harness.profile.measures import KNOCKOUT_FAMILY, MEASURES, RECALL, Family, Measure
 from harness.profile.profile import Profile, as_floats
 
 OffCurve = TypeVar("OffCurve", BoundaryAgreement, IntervalAgreement)
@@ -129,7 +129,14 @@ def compare(measured: Profile, baseline: Baseline, family: Family, only: Contain
 
 
 def _absent_measures(family: Family, measured: Profile, baseline: Baseline) -> dict[str, str]:
-    """Return the reason for each measure that the profile or the baseline lacks; the profile's reason comes first."""
+    """Return the reason for each measure that the profile or the baseline lacks; the profile's reason comes first.
+
+    Losses in windows of other layers are not comparable.
+    """
+    windows = [profile.declared.get("knockout", {}).get("window") for profile in (measured, baseline.profile)]
+    if family.name == KNOCKOUT_FAMILY and None not in windows and windows[0] != windows[1]:
+        reason = f"windows of {windows[0]} layers here, of {windows[1]} in the baseline"
+        return {measure.name: reason for measure in family.measures}
     return {
         measure.name: f"recall is left out {where}: {profile.no_recall}" if measure.kind is RECALL else reason
         for profile, where, reason in (

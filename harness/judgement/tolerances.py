@@ -19,8 +19,8 @@ MIN_NOISE = 2.5e-6
 def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance | None:
     """Return the tolerance within which a sample reproduces the baseline.
 
-    It is 5e-5 if both sides use float32 or wider on a CPU, otherwise 1e-3. The calibration of the baseline can raise
-    it.
+    It is 5e-5 if both sides use float32 or wider on a CPU, otherwise 1e-3, times the scale of the measure. The
+    calibration of the baseline can raise it.
 
     Args:
         measured: the measured profile.
@@ -32,6 +32,7 @@ def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) ->
     """
     environment, baseline_environment = measured.environment, baseline.profile.environment
     declared = CPU_TOLERANCE if _exact(measured, baseline) else CURVE_TOLERANCE
+    declared = replace(declared, amount=declared.amount * MEASURES[measure].kind.scale)
     if baseline.same_run and environment == baseline_environment:
         # Both sides were measured in one run, so no noise between environments is added.
         tolerance: Tolerance | None = declared
@@ -45,7 +46,10 @@ def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) ->
 
 def sample_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance:
     """Return the calibrated tolerance of a sample, or the declared tolerance if there is none."""
-    return calibrated_tolerance(measured, baseline, measure) or CURVE_TOLERANCE
+    scale = MEASURES[measure].kind.scale
+    return calibrated_tolerance(measured, baseline, measure) or replace(
+        CURVE_TOLERANCE, amount=CURVE_TOLERANCE.amount * scale
+    )
 
 
 def locating_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance:
@@ -76,7 +80,7 @@ def sample_noise(measured: Profile, baseline: Baseline, measure: str) -> float |
     )
     if noise is None and not _exact(measured, baseline):
         return None
-    return max(noise or 0.0, MIN_NOISE)
+    return max(noise or 0.0, MIN_NOISE * MEASURES[measure].kind.scale)
 
 
 def _exact(measured: Profile, baseline: Baseline) -> bool:

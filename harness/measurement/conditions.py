@@ -14,12 +14,14 @@ from harness.analysis.calibration import Calibration, RunNoise, noise_between
 from harness.data.sample import Source
 from harness.measurement.measure import measure
 from harness.models.vlm import Vlm
-from harness.profile.measures import MEASURES
+from harness.profile.measures import KNOCKOUT_FAMILY, MEASURES
 from harness.profile.profile import Array, Profile, as_floats
 
 _FULL, _NARROW = "float32", "bfloat16"
 _BATCHES = (1, 16)
 _THREADS = (1, 2)
+# A knockout costs about ten passes, and the noise of environments needs no more samples.
+_KNOCKOUT_SAMPLES = 32
 
 #: Loads the model of the pair in a data type on a device.
 Load = Callable[[str, str], Vlm]
@@ -110,6 +112,9 @@ def calibrate(
                 batch_size=run.batch_size or batch_size,
                 controls=(),
                 word_order=False,
+                knockout=bool(profile.measured((KNOCKOUT_FAMILY,))),
+                knockout_window=profile.declared.get("knockout", {}).get("window"),
+                knockout_samples=_KNOCKOUT_SAMPLES,
                 drawings=False,
                 # The number of threads is not part of the cache key.
                 cache=None if run.threads else cache,
@@ -120,7 +125,10 @@ def calibrate(
         changes[run.name] = {}
         for name in again.measured(profile.measured(MEASURES)):
             x, y = as_floats(again[name]), as_floats(profile[name])
-            noise[name], changes[run.name][name] = noise_between(x, y, profile.clusters), x - y
+            # A knockout is measured again on the first samples only.
+            rows = np.flatnonzero(np.isfinite(x).all(axis=1)).tolist()
+            x, y, clusters = x[rows], y[rows], [profile.clusters[row] for row in rows]
+            noise[name], changes[run.name][name] = noise_between(x, y, clusters), x - y
         variants[run.name] = RunNoise(again.environment.dtype, noise, run.device or "")
         inter = noise["inter"]
         say(

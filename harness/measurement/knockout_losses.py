@@ -27,7 +27,7 @@ from harness.profile.measures import KNOCKOUT_PATHS, OTHER_TOKENS, knockout_arra
 from harness.profile.profile import Array
 from harness.storage.file_names import text_digest
 
-#: Samples of a knockout's controls, the first of a pair.
+# The controls of a knockout have at most so many samples, the first of a pair: each costs as much as two directions.
 KNOCKOUT_CONTROL_SAMPLES = 32
 
 
@@ -75,7 +75,7 @@ def measure_knockout(
         real = _measure(runner, knockout, shown, KNOCKOUT_PATHS, "", request.seed)
         controls = {}
         if request.controls:
-            part = first_clusters(shown, request.control_samples)
+            part = first_clusters(shown, min(request.control_samples, KNOCKOUT_CONTROL_SAMPLES))
             for name in (*request.controls, OTHER_TOKENS):
                 paths = (OTHER_TOKENS,) if name == OTHER_TOKENS else ("later", "instruction")
                 controls[name] = part, _measure(runner, knockout, part, paths, name, request.seed)

@@ -5,31 +5,27 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import CONTROL_SAMPLES, Dataset, Source, left_out_lines
-from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows
+from harness.measurement.assembly import Observed, assemble_profile
 from harness.measurement.batches import BatchRunner
 from harness.measurement.control_curves import (
-    ControlCurves,
     ControlRequest,
-    declared_controls,
     measure_control,
     requested_controls,
 )
 from harness.measurement.drawn_samples import FirstSamples, collect_drawings, measure_first_samples
-from harness.measurement.knockout_losses import KNOCKOUT_CONTROL_SAMPLES, KnockoutRequest, measure_knockout
+from harness.measurement.knockout_losses import KnockoutRequest, measure_knockout
 from harness.measurement.plan import MeasureError, Plan, plan_measurement
 from harness.measurement.progress import Progress
 from harness.measurement.rank_settings import measurement_settings
 from harness.measurement.ranks import ProcessError, processes
 from harness.measurement.reading_cache import ReadingCache
 from harness.measurement.reading_keys import (
-    MEASUREMENT_VERSION,
-    POLICY,
     reading_cache_key,
     reading_name,
     witness_row,
@@ -37,31 +33,17 @@ from harness.measurement.reading_keys import (
 )
 from harness.measurement.word_order import likelihood_arrays
 from harness.models.library_messages import plain_messages
-from harness.models.likelihood import LIKELIHOOD_POLICY
-from harness.models.prompts.chat import prompt_text, template_date
 from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
-from harness.probe.lens_task import KS, LensTask
+from harness.probe.lens_task import LensTask
 from harness.probe.observation import Readings
-from harness.probe.separators import SEPARATOR_POLICY, has_separators
-from harness.probe.vocabulary import LENS_POLICY, Vocabulary
+from harness.probe.vocabulary import Vocabulary
 from harness.profile.configuration import read_configuration
-from harness.profile.environment import environment, weight_hashes
+from harness.profile.environment import weight_hashes
 from harness.profile.pair import Pair
-from harness.profile.profile import AS_TEXT, ONE_PER_SAMPLE, Array, Profile
-
-
-@dataclass(frozen=True, slots=True)
-class _Observed:
-    """The plan without refused samples, with readings per sample, controls and word-order likelihoods."""
-
-    plan: Plan
-    rows: Sequence[dict[str, Array]]
-    controls: Mapping[str, ControlCurves]
-    word_order: Mapping[str, Array]
-    knockout: tuple[Mapping[str, Array], Mapping[str, Any]]
+from harness.profile.profile import Profile
 
 
 @plain_messages()
@@ -76,7 +58,9 @@ def measure(
     control_samples: int = CONTROL_SAMPLES,
     control_seed: int = 0,
     word_order: bool = True,
-    knockout: bool | KnockoutRequest = False,
+    knockout: bool = False,
+    knockout_window: int | None = None,
+    knockout_samples: int | None = None,
     drawings: bool = True,
     draw: Collection[str] = (),
     instruction: str | None = None,
@@ -109,8 +93,9 @@ def measure(
         word_order: True to measure Winoground's scores if the dataset has items of two images and two captions; this
             costs a forward pass per image, and one per item over its captions if the model supports a key-value cache.
         knockout: True to measure how much less likely each sample's first caption becomes if later tokens cannot attend
-            to the image in a window of layers, with `controls` on the first samples; this costs several passes. A
-            `KnockoutRequest` chooses window and samples.
+            to the image in a window of layers, with `controls` on the first samples; this costs several passes.
+        knockout_window: the number of layers in such a window; None takes a sixth of the depth.
+        knockout_samples: the number of samples for it, the first ones; None takes all.
         drawings: True to record the first two samples in full, for figures; this takes seconds.
         draw: ids of further samples to record in full; unknown ids are ignored.
         instruction: replaces the instruction of every sample; None keeps those of the dataset.
@@ -145,10 +130,9 @@ def measure(
         raise MeasureError(f"batch size {batch_size}: at least one sample per forward pass is needed")
     data = find_dataset(dataset)
     wanted = ControlRequest(requested_controls(controls, control_samples, data), control_samples, control_seed)
-    flow = knockout if isinstance(knockout, KnockoutRequest) else None
-    if knockout is True:
-        samples_of_controls = min(control_samples, KNOCKOUT_CONTROL_SAMPLES)
-        flow = KnockoutRequest(controls=wanted.names, control_samples=samples_of_controls, seed=control_seed)
+    flow = None
+    if knockout:
+        flow = KnockoutRequest(knockout_window, knockout_samples, wanted.names, control_samples, control_seed)
     source = source or data.source(download=download)
     plan = _plan(vlm, data, data.samples if samples is None else samples, seed, source, say, instruction)
     start = measure_first_samples(vlm, plan, dataset, batch_size, say, drawings=drawings)
@@ -161,7 +145,7 @@ def measure(
         "control samples": control_samples,
         "control seed": control_seed,
         "word order": word_order,
-        "knockout": flow is not None,
+        "knockout": (knockout, knockout_window, knockout_samples),
     }
     title = f"{vlm.name} on {dataset}"
     processes().require_same_settings(title, "began", lambda: measurement_settings(key, start.plan.samples, arguments))
@@ -174,7 +158,7 @@ def measure(
         observed = _observe(runner, start, dataset, wanted, word_order and data.paired, flow, say)
     if readings_cache.contradicted:
         say(f"{title}: cached readings do not match the current model; they were measured again")
-    profile = _assemble(vlm, dataset, observed, start.bos, weights, control_seed)
+    profile = assemble_profile(vlm, dataset, observed, start.bos, weights, control_seed)
     return replace(
         profile,
         drawings=collect_drawings(vlm, observed.plan, start.drawings, draw, first=drawings),
@@ -223,7 +207,7 @@ def _observe(
     word_order: bool,
     flow: KnockoutRequest | None,
     say: Callable[[str], None],
-) -> _Observed:
+) -> Observed:
     """Measure all samples without and with each control, the likelihoods of captions if `word_order`, and knockouts."""
     vlm, drawn_plan = runner.vlm, start.plan
 
@@ -246,7 +230,7 @@ def _observe(
     inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
     likelihoods = likelihood_arrays(runner, plan.samples, inputs) if word_order else {}
     losses = measure_knockout(runner, plan.samples, flow) if flow else ({}, {})
-    return _Observed(plan, rows, controls, likelihoods, losses)
+    return Observed(plan, rows, controls, likelihoods, losses)
 
 
 @contextlib.contextmanager
@@ -259,46 +243,3 @@ def _report_interruption(store: ReadingCache, title: str, say: Callable[[str], N
         with contextlib.suppress(OSError):
             say(f"{title}: ended early; {store.progress}")
         raise
-
-
-def _assemble(vlm: Vlm, dataset: str, observed: _Observed, bos: str, weights: str, control_seed: int) -> Profile:
-    plan, controls, stacked = observed.plan, observed.controls, stacked_rows(observed.rows)
-    instructions = {sample.instruction for sample in plan.samples}
-    return Profile(
-        model=vlm.name,
-        dataset=dataset,
-        sample_ids=tuple(sample.id for sample in plan.samples),
-        clusters=tuple(sample.cluster for sample in plan.samples),
-        token_hashes=tuple(str(name) for name in stacked["tokens"]),
-        pixel_hashes=tuple(str(name) for name in stacked["pixels"]),
-        arrays=measured_arrays(
-            stacked,
-            [len(words) for words in plan.references.words],
-            [len(words) for words in plan.references.chance_words],
-            recall=not plan.no_recall,
-        )
-        | dict(observed.word_order)
-        | dict(observed.knockout[0]),
-        declared={
-            "instruction": instructions.pop() if len(instructions) == 1 else ONE_PER_SAMPLE,
-            "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
-            "first_token": f"BOS {bos}, no text" if bos else AS_TEXT,
-            **({"template_date": date} if (date := template_date(vlm.processor)) else {}),
-            **({"image_tokens": SEPARATOR_POLICY} if has_separators(vlm.model) else {}),
-            **POLICY,
-            "lens": LENS_POLICY,
-            "lens_ks": list(KS),
-            "chance_words": "those of the next sample of another cluster",
-            **({"recall_left_out": plan.no_recall} if plan.no_recall else {}),
-            "measurement": MEASUREMENT_VERSION,
-            "controls": declared_controls(controls, control_seed, len(plan.samples)),
-            **({"likelihood": LIKELIHOOD_POLICY} if observed.word_order or observed.knockout[0] else {}),
-            **observed.knockout[1],
-        },
-        environment=environment(vlm.device, vlm.dtype, vlm.attention),
-        weights=weights,
-        revision=vlm.revision,
-        controls={name: control.curves for name, control in controls.items()},
-        control_samples={name: control.sample_ids for name, control in controls.items()},
-        between_samples=cosines_between_samples(stacked),
-    )

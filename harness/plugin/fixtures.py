@@ -60,6 +60,13 @@ def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, pr
 
 
 @pytest.fixture(scope="session")
+def knockout(pair: Pair, profile: Profile) -> None:
+    """Fails if the attention knockout of the pair could not be measured."""
+    if reason := profile.declared.get("knockout_left_out"):
+        pytest.fail(f"{pair}: the attention knockout cannot be measured: {printable(reason)}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
 def judge(phase: PhaseSession, pair: Pair) -> Judge:
     """The judge of the pair, which records its verdicts."""
     from harness.run.judge import Judge

@@ -27,6 +27,7 @@ from harness.plugin.fixtures import (
     contestants,
     is_worker,
     judge,
+    knockout,
     phase,
     profile,
     strict_evidence,
@@ -36,13 +37,14 @@ from harness.plugin.fixtures import (
 from harness.run.options import add_options, read_options
 
 # pytest collects fixtures from the namespace of the plugin.
-__all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
+__all__ = ["baseline", "contestants", "judge", "knockout", "phase", "profile", "strict_evidence", "vlm"]
 # The name of pytest-benchmark's entry point.
 _BENCHMARK = "benchmark"
 # Registered here and not in a settings file, because tests in other projects use the markers too.
 _MARKERS = (
     "replication: a claim of the paper, judged on this model and data",
     "regression: this model compared with its stored baseline",
+    "causal: where the image enters, from attention knockout; needs --phase-knockout, or -m causal",
     "timing: hooked inference compared with plain inference",
     "bundled: needs only the bundled models and data",
     "hub: needs weights or data that are not part of the project",

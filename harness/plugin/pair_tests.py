@@ -14,20 +14,24 @@ from harness.plugin.fixtures import SESSION, is_worker, pair_of
 from harness.profile.pair import Pair
 from harness.run.options import Options
 
-_TIMING = "timing"
+_TIMING, _CAUSAL = "timing", "causal"
 _NO_REGRESSION = ("replication", _TIMING)
 
 
 # Last, because a model is timed with a pair that other hooks, -k and -m have left.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect replication and timing tests on datasets for regression only, and times of a model's further pairs."""
+    """Deselect replication and timing tests on datasets for regression only, and times of a model's further pairs.
+
+    Causal tests are deselected unless the knockout is measured.
+    """
     deselected = [
         item
         for item in items
         if (pair := pair_of(item)) is not None
-        and find_dataset(pair.dataset).regression_only
-        and any(map(item.get_closest_marker, _NO_REGRESSION))
+        and (
+            _is_unasked(item, pair) or (not _measures_knockout(config) and item.get_closest_marker(_CAUSAL) is not None)
+        )
     ]
     pairs = {item: pair for item in items if item not in deselected and (pair := _timed_pair(item)) is not None}
     if pairs:
@@ -36,6 +40,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if deselected:
         items[:] = [item for item in items if item not in deselected]
         config.hook.pytest_deselected(items=deselected)
+
+
+def _is_unasked(item: pytest.Item, pair: Pair) -> bool:
+    """Return True for a test of a claim or of time on a dataset that is for regression only."""
+    return find_dataset(pair.dataset).regression_only and any(map(item.get_closest_marker, _NO_REGRESSION))
 
 
 def _timed_pair(item: pytest.Item) -> Pair | None:

@@ -36,13 +36,15 @@ class MeasureKind:
     `margin` is the largest equivalent difference of a mean curve, as a share of its range. It is None for counts of
     words and tokens, which have the declared margins of recall. `counts` names the arrays of a profile from which such
     measures are computed; other measures are stored under their own name. `traced` is True if a value depends only on
-    earlier layers, so that it shows up to which layer two models are the same.
+    earlier layers, so that it shows up to which layer two models are the same. `scale` is the order of magnitude of the
+    values, relative to a cosine or a share; rounding differs by a multiple of it.
     """
 
     title: str
     axis: Axis
     margin: float | None
     traced: bool = True
+    scale: float = 1.0
     counts: tuple[str, ...] = ()
 
 
@@ -52,7 +54,7 @@ ATTENTION = MeasureKind("attention", LAYERS, ATTENTION_MARGIN_SHARE)
 # Every point is compared with the model's output, which depends on the last layer.
 EXIT = MeasureKind("exit agreement", POINTS, None, traced=False)
 # A caption's likelihood depends on all layers, also if attention is blocked in a few.
-KNOCKOUT = MeasureKind("attention knockout", LAYERS, CURVE_MARGIN_SHARE, traced=False)
+KNOCKOUT = MeasureKind("attention knockout", LAYERS, CURVE_MARGIN_SHARE, traced=False, scale=100.0)
 KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT, KNOCKOUT)
 
 
@@ -110,6 +112,8 @@ class Family:
         return tuple(measure.name for measure in self.measures if measure.line is not None)
 
 
+#: The family of the losses under attention knockout, and the name of its first measure and the prefix of its arrays.
+KNOCKOUT_FAMILY = "knockout"
 FAMILIES = {
     family.name: family
     for family in (
@@ -117,7 +121,7 @@ FAMILIES = {
         Family("intra", "intra-modal similarity"),
         Family("attention", "attention of the last token"),
         Family("lens", "LogitLens"),
-        Family("knockout", "attention knockout"),
+        Family(KNOCKOUT_FAMILY, "attention knockout"),
     )
 }
 #: Token groups of the last token's attention shares, in the order of the columns.
@@ -163,7 +167,7 @@ _ROWS = (
     Measure("exit_agreement", "exit agreement of the last token", "lens", EXIT, "exit_agreement"),
     *(
         Measure(
-            name, f"loss with the image blocked for {tokens}", "knockout", KNOCKOUT, "", None,
+            name, f"loss with the image blocked for {tokens}", KNOCKOUT_FAMILY, KNOCKOUT, "", None,
             CurveStyle(colour, style, tokens),
         )
         for name, tokens, colour, style in (

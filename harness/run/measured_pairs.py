@@ -103,6 +103,8 @@ class MeasuredPairs:
             pair,
             controls=self.options.controls_of(pair),
             control_samples=self.options.control_samples,
+            knockout=self.options.knockout,
+            knockout_window=self.options.knockout_window,
             drawings=self.options.report is not None,
             draw=self.options.draw,
             progress=self._progress(pair, str(pair)),

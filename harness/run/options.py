@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -115,6 +116,11 @@ class Options:
     accept_claims: bool = row(
         "write the failing claims of the measured pairs with their measured reasons to the known differences beside "
         "the baselines, and remove those that hold")
+    knockout: bool = row(
+        "measure how much less likely each caption becomes if later tokens cannot attend to the image in a window of "
+        "layers, and run the causal cases, which judge where the image enters; -m causal does the same")
+    knockout_window: int | None = row(
+        "with --phase-knockout: number of layers in a window", "N", whole_number(1), None, "a sixth of the depth")
     rephrase: bool = row(
         "measure each pair once more with another instruction of the same meaning; the report says whether boundaries "
         "and claims survive")
@@ -230,6 +236,7 @@ def read_options(config: pytest.Config) -> Options:
         values["cache"] = values["cache"] or default_cache()
     except CacheError as error:
         raise pytest.UsageError(str(error)) from None
+    values["knockout"] = values["knockout"] or _selects_causal(config)
     options = Options(**values)
     for problem in _contradictions(options, config):
         raise pytest.UsageError(in_current_words(problem))
@@ -242,6 +249,11 @@ def read_options(config: pytest.Config) -> Options:
     return replace(options, models=tuple(map(allowed, options.models)), against=against)
 
 
+def _selects_causal(config: pytest.Config) -> bool:
+    """Return True if the expression of -m names the marker of causal cases, and not to exclude it."""
+    return re.search(r"(?<!not )\bcausal\b", config.getoption("markexpr", "")) is not None
+
+
 def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
     """Yield the contradictions between options."""
     named, against = options.named_models(), options.against
@@ -251,6 +263,8 @@ def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
         yield f"--phase-draw {options.draw[0]} names a sample for the report: use it with --phase-report"
     if options.summary and not (options.update or options.update_new):
         yield "--phase-summary changes how baselines are stored: use it with --phase-update or --phase-update-new"
+    if options.knockout_window and not options.knockout:
+        yield "--phase-knockout-window sets the windows of a knockout: use it with --phase-knockout"
     if options.reason and not options.update:
         yield "--phase-reason states why a changed baseline is accepted: use it with --phase-update"
     if options.accept_claims and options.strict_claims:

@@ -17,6 +17,7 @@ from harness.profile.pair import Pair
 from harness.run.loaded_model import LoadedModel
 from harness.run.options import Options
 from harness.run.session_results import SessionResults
+from harness.run.stored_knockout import lacks_knockout, refuse_loss
 from harness.storage.file_names import file_name
 from harness.storage.project_files import bundled_baselines
 
@@ -123,6 +124,8 @@ class StoredBaselines:
         if stored.path in self.results.written:
             return stored
         changed = self._changed(profile, stored)
+        if self.options.calibrate or (changed and self.options.update):
+            refuse_loss(profile, stored)
         if changed and self.options.calibrate and not self.options.update:
             raise BaselineError(
                 f"{stored.path} differs from this run, so this run cannot calibrate it: accept the change "
@@ -197,11 +200,12 @@ class StoredBaselines:
         own = {name for name in CURVES if MEASURES[name].reading}
         named = ("sample_ids",) if numbers_only else ("sample_ids", "environment", "weights")
         facts, baseline = attrgetter(*named), stored.profile
-        # Arrays that the baseline lacks change none of its numbers.
+        # Arrays that the baseline lacks change none of its numbers, nor does a knockout that this run did not measure.
         kept = baseline.arrays.keys() if numbers_only else profile.arrays.keys()
+        stored_arrays = {name: array for name, array in baseline.arrays.items() if not lacks_knockout(profile, name)}
         return not (
             facts(profile) == facts(baseline)
-            and same({name: array for name, array in profile.arrays.items() if name in kept}, baseline.arrays)
+            and same({name: array for name, array in profile.arrays.items() if name in kept}, stored_arrays)
             and all(map(same_control, profile.controls))
         )
 
