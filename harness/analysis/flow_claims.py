@@ -6,6 +6,7 @@ real image minus the loss under each control, sample by sample.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -113,7 +114,7 @@ def _minus(control: str) -> str:
 
 
 def _part(name: str, statement: str, finding: PhaseFinding) -> ClaimPart:
-    return ClaimPart(name, statement, _verdict(finding), finding.effect, finding.interval, 0.0, finding.n)
+    return ClaimPart(name, statement, _verdict(finding), finding.effect, finding.interval, math.nan, finding.n)
 
 
 def _verdict(finding: PhaseFinding) -> ClaimVerdict:

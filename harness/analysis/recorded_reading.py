@@ -11,6 +11,7 @@ import numpy as np
 from harness.analysis.claims import Claim
 from harness.analysis.control_difference import DifferenceBand
 from harness.analysis.curves import CurveSummary, FloatArray
+from harness.analysis.knockout_reading import KnockoutReading
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.segments import BoundedRises, ConfirmedSegments, Rises
 from harness.analysis.turning_points import Boundaries
@@ -42,6 +43,7 @@ def recorded_reading(
     phases_confirmed: tuple[bool, bool, bool, bool] = (False, False, False, False),
     claims: Mapping[str, Claim] | None = None,
     control_bands: Mapping[str, DifferenceBand] | None = None,
+    knockout: KnockoutReading | None = None,
 ) -> RecordedReading:
     """Return a reading with the recorded numbers.
 
@@ -52,6 +54,7 @@ def recorded_reading(
         phases_confirmed: True for each confirmed phase.
         claims: the claims by name.
         control_bands: the difference to each control.
+        knockout: the losses under attention knockout, None without.
     """
     summary = CurveSummary(mean, np.zeros((len(mean), len(mean))), boundaries.n)
     return RecordedReading(
@@ -67,4 +70,5 @@ def recorded_reading(
         phases_confirmed=phases_confirmed,
         claims=claims or {},
         control_bands=control_bands or {},
+        knockout=knockout,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from harness.analysis.calibration import FULL_PRECISION
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance
 from harness.baselines.store import Baseline
@@ -32,7 +34,7 @@ def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) ->
     """
     environment, baseline_environment = measured.environment, baseline.profile.environment
     declared = CPU_TOLERANCE if _exact(measured, baseline) else CURVE_TOLERANCE
-    declared = replace(declared, amount=declared.amount * MEASURES[measure].kind.scale)
+    declared = _scaled(declared, measure)
     if baseline.same_run and environment == baseline_environment:
         # Both sides were measured in one run, so no noise between environments is added.
         tolerance: Tolerance | None = declared
@@ -46,10 +48,7 @@ def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) ->
 
 def sample_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance:
     """Return the calibrated tolerance of a sample, or the declared tolerance if there is none."""
-    scale = MEASURES[measure].kind.scale
-    return calibrated_tolerance(measured, baseline, measure) or replace(
-        CURVE_TOLERANCE, amount=CURVE_TOLERANCE.amount * scale
-    )
+    return calibrated_tolerance(measured, baseline, measure) or _scaled(CURVE_TOLERANCE, measure)
 
 
 def locating_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance:
@@ -81,6 +80,11 @@ def sample_noise(measured: Profile, baseline: Baseline, measure: str) -> float |
     if noise is None and not _exact(measured, baseline):
         return None
     return max(noise or 0.0, MIN_NOISE * MEASURES[measure].kind.scale)
+
+
+def _scaled(tolerance: Tolerance, measure: str) -> Tolerance:
+    """Return a declared tolerance of cosines and shares in the unit of a measure."""
+    return replace(tolerance, amount=float(np.max(tolerance.amount)) * MEASURES[measure].kind.scale)
 
 
 def _exact(measured: Profile, baseline: Baseline) -> bool:

@@ -25,13 +25,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Causal tests are deselected unless the knockout is measured.
     """
+    causal = SESSION in config.stash and config.stash[SESSION].options.knockout
     deselected = [
         item
         for item in items
         if (pair := pair_of(item)) is not None
-        and (
-            _is_unasked(item, pair) or (not _measures_knockout(config) and item.get_closest_marker(_CAUSAL) is not None)
-        )
+        and (_is_unasked(item, pair) or (item.get_closest_marker(_CAUSAL) is not None and not causal))
     ]
     pairs = {item: pair for item in items if item not in deselected and (pair := _timed_pair(item)) is not None}
     if pairs:

@@ -17,6 +17,7 @@ from harness.profile.profile import Array, Drawing, Profile
 from harness.report.controls_compared import control_name, curve_difference_text
 from harness.report.decoded_map import decodes_reference, reference_stems, visible_token
 from harness.report.heat_maps import phase_layers, phase_maps, token_shares
+from harness.report.image_flow import flow_sentences
 from harness.report.palette import PHASES
 from harness.report.phase_diagram import Band
 from harness.storage.file_names import short_name
@@ -54,6 +55,10 @@ CAPTIONS: Mapping[str, str] = {
     "the dashed vertical line.",
     "lens": "One sample: the token that LogitLens decodes at each image token. Blue cells are words of the captions, "
     "grey cells other words or parts, empty cells no letters. At the right, the last token's first choice.",
+    "flow": "Loss of a caption's log-likelihood if tokens after the image cannot attend to it in a window of layers "
+    "(attention knockout), in nats. Bars have 99 % intervals that hold for all windows at once. Grey steps are the "
+    "same with noise or a grey image in its place, and with other prompt tokens blocked instead; a loss below 0 means "
+    "that the blocked tokens misled the model. The dashed line is the layer from which on the image is not needed.",
     "difference": "Inter-modal similarity of the first model minus that of the second. The band holds at all points at "
     "once; the models differ where it lies beyond the dotted margin.",
     "against": "Inter-modal similarity of both models over the relative depth. Dots mark the turning points.",
@@ -256,7 +261,18 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
     return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in curves) + "."
 
 
+def _flow(_: Profile, reading: PhaseReading) -> str:
+    if reading.knockout is None:
+        return "Attention knockout was not measured."
+    losses = ", ".join(
+        f"{loss.effect:.3g} nats in layers {loss.layers[0]}-{loss.layers[1]}"
+        for loss in reading.knockout.paths["later"]
+    )
+    return f"{' '.join(flow_sentences(reading.knockout))} Losses by window: {losses}."
+
+
 _PANELS = {
+    "flow": _flow,
     "inter": _inter,
     "intra": _intra,
     "attention": _attention,

@@ -16,6 +16,7 @@ from harness.errors import printable
 from harness.profile.measures import FAMILIES, MEASURES, POINTS
 from harness.profile.profile import Array, Profile, as_floats
 from harness.report.difference_panels import control_bands
+from harness.report.image_flow import CONTROL_LABELS, PATH_LABELS
 from harness.report.palette import curve_style
 from harness.report.panels import OverlaidCurves, attention_layers, segment_steps
 
@@ -66,10 +67,10 @@ class FigureTable:
 
 def panel_table(name: str, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None) -> FigureTable:
     """Return the numbers of a panel of `PANELS`: the mean curves, the ends of their bands, controls and a baseline."""
-    special = {"segments": _segment_columns, "controls": _control_columns}
+    special = {"segments": _segment_columns, "controls": _control_columns, "flow": _flow_columns}
     if name in special:
         columns = tuple(special[name](profile, reading))
-        return FigureTable(columns) if name == "controls" else FigureTable(columns, "prominence", _PROMINENCE_STEP)
+        return FigureTable(columns, "prominence", _PROMINENCE_STEP) if name == "segments" else FigureTable(columns)
     names = FAMILIES["lens" if name == "recall" else name].plotted
     return FigureTable(tuple(_family_columns(name, names, profile, overlaid)))
 
@@ -115,6 +116,22 @@ def _control_columns(_: Profile, reading: PhaseReading) -> Iterator[FigureColumn
     yield FigureColumn("residual_point", np.arange(reading.last + 1))
     for control, band in control_bands(reading).items():
         yield from band_columns(f"inter_minus_{control}", band.mean, band.half_width, f"real minus {control}")
+
+
+def _flow_columns(_: Profile, reading: PhaseReading) -> Iterator[FigureColumn]:
+    knockout = reading.knockout
+    if knockout is None:
+        yield FigureColumn("layer", ())
+        return
+    yield FigureColumn("layer", [loss.layers[0] for loss in knockout.paths["later"]])
+    yield FigureColumn("last_layer", [loss.layers[1] for loss in knockout.paths["later"]])
+    for path, losses in knockout.paths.items():
+        yield FigureColumn(f"{path}_nats", [loss.effect for loss in losses], PATH_LABELS[path])
+        for end, name in enumerate(("low", "high")):
+            yield FigureColumn(f"{path}_{name}_nats", [loss.interval[end] for loss in losses])
+    for control, losses in knockout.controls.items():
+        label = f"control {CONTROL_LABELS.get(control, control)}"
+        yield FigureColumn(f"control_{control}_nats", [loss.effect for loss in losses], label)
 
 
 def band_columns(name: str, mean: Array, half_width: Array, label: str) -> Iterator[FigureColumn]:

@@ -20,6 +20,7 @@ from harness.judgement.phases import phase_reading
 from harness.profile.profile import Profile
 from harness.report.decoded_map import draw_decoded
 from harness.report.difference_panels import controls_panel
+from harness.report.flow_panel import flow_panel
 from harness.report.palette import INK, PAPER, SERIES
 from harness.report.panels import (
     OverlaidCurves,
@@ -44,6 +45,7 @@ PANELS: Mapping[str, tuple[str, Panel]] = {
     "attention": ("Norm-based attention of the last token", attention_panel),
     "recall": ("LogitLens recall at the image tokens", recall_panel),
     "controls": ("Inter-modal similarity minus its controls", controls_panel),
+    "flow": ("Loss without attention to the image", flow_panel),
     "segments": ("Monotone segments at each prominence", prominence_panel),
 }
 _PAPER_FIGURES = ("inter", "intra", "attention", "recall")
@@ -135,8 +137,9 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
     Args:
         profile: a measured profile or that of a baseline.
         figure: a name of `PANELS`: `inter` (the paper's figure 1), `intra` (figure 3), `attention` (figure 4, shares),
-            `recall` (figure 5), `controls` (real minus control) or `segments` (the number of monotone segments by
-            prominence). Or `lens`: the tokens that LogitLens decodes in the first drawn sample.
+            `recall` (figure 5), `controls` (real minus control), `flow` (the loss if layers cannot attend to the image)
+            or `segments` (the number of monotone segments by prominence). Or `lens`: the tokens that LogitLens decodes
+            in the first drawn sample.
         axes: the axes to draw on; None creates new axes with pyplot, which a notebook displays.
 
     Raises:

@@ -208,7 +208,7 @@ def _same_title(answers: Sequence[PairAnswer]) -> str:
 
 
 def _claims_line(answers: Sequence[PairAnswer]) -> str:
-    cells = [answer.claim(name) for answer in answers for name in answer.outcome.claims]
+    cells = [answer.claim(name) for answer in answers for name in answer.outcome.claims if name in CLAIMS]
     if not cells:
         return "The paper's claims were not judged."
     words = [cell.words for cell in cells]

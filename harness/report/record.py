@@ -30,6 +30,7 @@ from harness.measurement.word_order import Score, word_order_scores
 from harness.profile.profile import Drawing, Profile, as_floats
 from harness.report.against import ModelComparison
 from harness.report.difference_panels import control_bands, model_difference
+from harness.report.image_flow import knockout_record
 from harness.report.outcomes import PairOutcome, pair_outcomes
 from harness.report.rephrased import rephrasing_record
 from harness.report.verdict_numbers import verdict_numbers
@@ -120,6 +121,7 @@ def pair_record(
         "reading": _reading(reading),
         **mean_curves(profile),
         "bands": bands(profile),
+        **({} if reading.knockout is None else {"knockout": knockout_record(reading.knockout)}),
         "baseline": None if baseline is None else baseline_record(profile, baseline),
     }
 

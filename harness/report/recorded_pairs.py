@@ -21,6 +21,7 @@ from harness.profile.environment import Environment
 from harness.profile.measures import KINDS
 from harness.profile.profile import Array, Drawing, Profile
 from harness.profile.recorded_profile import RecordedProfile, equal_rows, rows_with_band
+from harness.report.image_flow import recorded_knockout
 from harness.report.recorded_verdicts import number, recorded_claim
 
 _GROUPS = ("image", "instruction", "other")
@@ -82,6 +83,7 @@ def recorded_profile(entry: Mapping[str, Any]) -> RecordedProfile:
             (one, two, three, four),
             {name: recorded_claim(name, claim) for name, claim in phases["claims"].items()},
             {control: _difference(band) for control, band in reading["control_bands"].items()},
+            recorded_knockout(entry["knockout"]) if "knockout" in entry else None,
         ),
     )
 

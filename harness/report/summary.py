@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from harness.analysis.claims import PHASES
+from harness.analysis.claims import CLAIMS, PHASES
+from harness.analysis.flow_claims import FLOW_CLAIMS
 from harness.baselines.store import LEAST_SAMPLES
 from harness.interface import option_text
 from harness.report.changes import PairChange, pair_change
 from harness.report.details import detail_lines
+from harness.report.image_flow import flow_sentences
 from harness.report.layout import Line, fold, fold_lines, unbroken
 from harness.report.outcomes import CLAIM_MARKS, PairOutcome
 from harness.report.rephrased import rephrasing_text
@@ -24,6 +26,9 @@ _CLAIM_NAMES = {
     "intra-modal": "II",
     "inter-modal": "III",
     "output-preparation": "IV",
+    "fusion-flows": "fusion",
+    "alignment-flows": "alignment",
+    "output-is-local": "local",
 }
 _PHASES_LEGEND = (
     "I alignment, II intra-modal encoding, III inter-modal encoding, IV output preparation: layers of each phase"
@@ -103,12 +108,15 @@ def _pair_lines(outcome: PairOutcome, width: int) -> list[Line]:
     head = f"{outcome.name}, {unbroken(f'{outcome.profile.n} samples')}: {outcome.verdict_text()}"
     lines = fold_lines([head], width, outcome.colour())
     pieces = [unbroken("  ".join(_phase_texts(outcome)))]
-    if outcome.claims:
-        marks = "  ".join(f"{_CLAIM_NAMES[name]}{mark}" for name, mark in outcome.claim_marks().items())
-        pieces.append(unbroken(f"  claims {marks}"))
+    for title, names in (("claims", CLAIMS), ("flow", FLOW_CLAIMS)):
+        marks = [f"{_CLAIM_NAMES[name]}{mark}" for name, mark in outcome.claim_marks().items() if name in names]
+        if marks:
+            pieces.append(unbroken(f"  {title} {'  '.join(marks)}"))
     lines += fold_lines([f"  {' '.join(pieces)}"], width)
     if text := rephrasing_text(outcome):
         lines += fold_lines([f"  {text}"], width)
+    if outcome.reading.knockout is not None:
+        lines += fold_lines([f"  {sentence}" for sentence in flow_sentences(outcome.reading.knockout)], width)
     confirmed = outcome.reading.confirmed
     if not all(confirmed):
         lines.append(Line(f"  {sum(confirmed)} of {len(confirmed)} phases confirmed; {_BEST_GUESS}"))

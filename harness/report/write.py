@@ -73,7 +73,7 @@ class _ReportWriter:
                 describe_panel(name, profile, reading),
             )
             for name in PANELS
-            if profile.controls or name != "controls"
+            if (name != "controls" or profile.controls) and (name != "flow" or reading.knockout is not None)
         )
         return PairPage(
             outcome=outcome,
