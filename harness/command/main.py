@@ -51,6 +51,12 @@ SUB_COMMANDS: dict[str, SubCommand] = {
         "measure model A against model B",
         "my/tuned my/base --dataset scenes",
     ),
+    "flow": SubCommand(
+        "command.measure_commands:run_flow",
+        "MODEL [options]",
+        "measure where the image enters, by layers",
+        "scenes-llava --dataset scenes --report out",
+    ),
     "accept-claims": SubCommand(
         "command.measure_commands:run_accept_claims",
         "MODEL [options]",

@@ -1,4 +1,4 @@
-"""The sub-commands that measure: `measure`, `compare` and `accept-claims`."""
+"""The sub-commands that measure: `measure`, `compare`, `flow` and `accept-claims`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from harness.report.layout import fold, terminal_width
 
 _MEASURE = f"{PROGRAM} measure [MODEL ...] [options] [options of pytest]"
 _COMPARE = f"{PROGRAM} compare A B [options] [options of pytest]"
+_FLOW = f"{PROGRAM} flow MODEL [options] [options of pytest]"
 _ACCEPT = f"{PROGRAM} accept-claims MODEL [options] [options of pytest]"
 
 
@@ -44,6 +45,23 @@ def run_compare(arguments: Sequence[str]) -> int:
         raise UsageProblem(f"{parsed.models[0]} is named twice: name two different models")
     parsed.add("--against", parsed.models.pop())
     return run_cases(parsed)
+
+
+def run_flow(arguments: Sequence[str]) -> int:
+    """Measure where the image enters the named models, judge the causal claims, and return pytest's exit code."""
+    if _prints_help(
+        arguments,
+        _FLOW,
+        "Measures by attention knockout in which layers the image enters, and from which layer on the image tokens can "
+        "be dropped. A caption's likelihood is computed again with a window of layers unable to attend to the image.",
+    ):
+        return 0
+    parsed = parse_arguments(arguments)
+    if not parsed.models:
+        raise UsageProblem(f"a model is needed: write {PROGRAM} flow MODEL")
+    if "--knockout" not in parsed.own:
+        parsed.add("--knockout")
+    return run_cases(parsed, "-m", "causal and replication")
 
 
 def run_accept_claims(arguments: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from harness.models.likelihood import CHANCE
 from harness.profile.measures import layer_ranges
 from harness.profile.profile import Profile
 from harness.report.controls_compared import control_table
+from harness.report.image_flow import flow_sentences
 from harness.report.layout import Line, fold, fold_lines, labelled_lines, table_lines, unbroken
 from harness.report.outcomes import PairOutcome, exclusion_lines, phase_ranges, shows_relative_depth
 from harness.report.rephrased import rephrasing_text
@@ -71,6 +72,9 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
         for index, group in enumerate(groups):
             add_lines("" if index else name, f"{unbroken(group.label)}: {', '.join(group.questions)}", group.colour)
+    if outcome.reading.knockout is not None:
+        for index, sentence in enumerate(flow_sentences(outcome.reading.knockout)):
+            add_lines("" if index else "image", sentence)
     if text := rephrasing_text(outcome):
         add_lines("instruction", text)
     for index, text in enumerate(outcome.notes):

@@ -45,7 +45,7 @@ PANELS: Mapping[str, tuple[str, Panel]] = {
     "attention": ("Norm-based attention of the last token", attention_panel),
     "recall": ("LogitLens recall at the image tokens", recall_panel),
     "controls": ("Inter-modal similarity minus its controls", controls_panel),
-    "flow": ("Loss without attention to the image", flow_panel),
+    "flow": ("Loss with the image blocked", flow_panel),
     "segments": ("Monotone segments at each prominence", prominence_panel),
 }
 _PAPER_FIGURES = ("inter", "intra", "attention", "recall")

@@ -40,7 +40,7 @@ def flow_panel(axes: Axes, profile: Profile, reading: PhaseReading, _: OverlaidC
         errors = np.array([[loss.effect - loss.interval[0], loss.interval[1] - loss.effect] for loss in losses]).T
         axes.bar(
             centres, effects, widths * _WIDTH, color=colour.light, alpha=0.85, hatch=hatch, ec=INK.light, lw=0.4,
-            label=f"blocked for {PATH_LABELS[path]}", zorder=2,
+            label=PATH_LABELS[path], zorder=2,
         )  # fmt: skip
         axes.errorbar(centres, effects, errors, fmt="none", ecolor=INK.light, elinewidth=0.7, capsize=1.5, zorder=3)
     for control, losses in knockout.controls.items():
@@ -55,7 +55,7 @@ def flow_panel(axes: Axes, profile: Profile, reading: PhaseReading, _: OverlaidC
         # Layer l lies between the residual points l - 1 and l.
         axes.axvline(
             needed.estimate - 1, color=RED.light, lw=1.2, ls=(0, (4, 2)), zorder=5,
-            label=f"image not needed from layer {needed:g} on",
+            label=f"not needed from {needed:g}",
         )  # fmt: skip
         if needed.high > needed.low:
             axes.axvspan(needed.low - 1, needed.high - 1, color=RED.light, alpha=0.12, lw=0, zorder=0)

@@ -13,8 +13,8 @@ from harness.report.recorded_verdicts import interval, number
 #: The legend labels of the paths of a knockout.
 PATH_LABELS: Mapping[str, str] = {
     "later": "all later tokens",
-    "answer": "the caption's tokens only",
-    "instruction": "the instruction's tokens only",
+    "answer": "the caption only",
+    "instruction": "the instruction only",
 }
 #: The legend labels of its controls.
 CONTROL_LABELS: Mapping[str, str] = {
@@ -85,9 +85,7 @@ def recorded_knockout(entry: Mapping[str, Any]) -> KnockoutReading:
         paths={path: _recorded_losses(losses) for path, losses in (later | entry["paths"]).items()},
         controls={control: _recorded_losses(losses) for control, losses in entry["controls"].items()},
         onward=_recorded_losses(entry["onward"]),
-        last_needed=None
-        if needed is None
-        else BoundaryInterval(number(needed["layer"]), *interval(needed["interval"])),
+        last_needed=layer,
         level=number(entry["level"]),
     )
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from harness.errors import printable, shorten
 from harness.judgement.results import Evidence, Result
 from harness.report.against import ModelComparison
+from harness.report.image_flow import flow_sentences
 from harness.report.outcomes import PairOutcome, QuestionGroup, exclusion_lines, pair_outcomes, phase_ranges
 from harness.report.rephrased import rephrasing_text
 from harness.run.session_results import SessionResults
@@ -43,6 +44,7 @@ def markdown_summary(findings: SessionResults, compared: Sequence[ModelCompariso
         _numbers("Inconclusive verdicts", inconclusive),
         _excluded(findings),
         _known(outcomes),
+        _flow(outcomes),
         _rephrased(outcomes),
         *map(_side_by_side, compared),
         _baselines(findings),
@@ -141,6 +143,17 @@ def _known(outcomes: Sequence[PairOutcome]) -> str:
         if name in outcome.claims and outcome.claims[name].verdict == "fails"
     ]
     return _section("Known differences, as expected", lines)
+
+
+def _flow(outcomes: Sequence[PairOutcome]) -> str:
+    """Return a line per pair with a knockout: where the image enters, and from which layer on it is not needed."""
+    knockouts = {outcome.name: outcome.reading.knockout for outcome in outcomes}
+    lines = [
+        f"- {code(name)}: {prose(' '.join(flow_sentences(knockout)))}"
+        for name, knockout in knockouts.items()
+        if knockout is not None
+    ]
+    return _section("Where the image enters", lines)
 
 
 def _rephrased(outcomes: Sequence[PairOutcome]) -> str:

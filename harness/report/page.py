@@ -21,6 +21,7 @@ from harness.report.against import ModelComparison, comparison_rows
 from harness.report.descriptions import PAPER_FIGURES, DecodedLayer
 from harness.report.glossary import GLOSSARY
 from harness.report.headline import BASELINE, PairAnswer, headline, pair_answer
+from harness.report.image_flow import flow_sentences
 from harness.report.meanings import (
     ExplainedVerdict,
     boundary_sentence,
@@ -144,6 +145,7 @@ def render_page(
         left_out_lines=left_out_lines,
         boundary_sentence=boundary_sentence,
         certainty_sentence=certainty_sentence,
+        flow_sentences=flow_sentences,
         comparison_rows=comparison_rows,
         verdict_meaning=verdict_meaning,
     )
