@@ -8,6 +8,7 @@ import pytest
 
 from harness.analysis.boundary_agreement import BoundaryAgreement, BoundaryShift
 from harness.analysis.claims import Claim, ClaimVerdict
+from harness.analysis.flow_claims import FLOW_CLAIMS
 from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.timing import TimingRatio, TimingVerdict, judge_slowdown
@@ -197,6 +198,8 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
         pytest.xfail(fold_message(lines))
     if claim.verdict is ClaimVerdict.FAILS and current().prefix is not None:
         accepting = option_text("accept_claims", "True")
+        if claim.name in FLOW_CLAIMS:
+            accepting = f"{option_text('knockout', 'True')} {accepting}"
         command = f"the same command with {accepting}"
         # The profile of another model does not know its path.
         if profile.model in MODELS:

@@ -56,9 +56,9 @@ CAPTIONS: Mapping[str, str] = {
     "lens": "One sample: the token that LogitLens decodes at each image token. Blue cells are words of the captions, "
     "grey cells other words or parts, empty cells no letters. At the right, the last token's first choice.",
     "flow": "Loss of a caption's log-likelihood if tokens after the image cannot attend to it in a window of layers "
-    "(attention knockout), in nats. Bars, for all later tokens and for the caption or the instruction alone, have 99 % intervals that hold for all windows at once. Grey steps are the "
-    "same with noise or a grey image in its place, and with other prompt tokens blocked instead; a loss below 0 means "
-    "that the blocked tokens misled the model. The dashed line is the layer from which on the image is not needed.",
+    "(attention knockout), in nats: for all later tokens, and for the caption or the instruction alone. Intervals of "
+    "99 % hold for all windows at once. Grey steps are the same with noise or a grey image in its place, and with "
+    "other prompt tokens blocked instead; a loss below 0 means that the blocked tokens misled the model. The dashed line is the layer from which on the image is not needed.",
     "difference": "Inter-modal similarity of the first model minus that of the second. The band holds at all points at "
     "once; the models differ where it lies beyond the dotted margin.",
     "against": "Inter-modal similarity of both models over the relative depth. Dots mark the turning points.",

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.analysis.claims import CLAIMS
 from harness.data.sample import left_out_lines
 from harness.errors import printable, shorten, shorten_texts
 from harness.judgement.paper import paper_claims
+from harness.judgement.phases import CLAIM_NAMES
 from harness.profile.profile import Drawing
 from harness.report.against import ModelComparison, comparison_rows
 from harness.report.descriptions import PAPER_FIGURES, DecodedLayer
@@ -140,6 +142,7 @@ def render_page(
         written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in findings.written.items()],
         styles=Markup(f":root {{\n{variables}\n}}\n{styles}"),  # noqa: S704 - our own file
         claims=paper_claims(),
+        claim_columns=[name for name in CLAIM_NAMES if name in CLAIMS or _is_judged(name, pairs)],
         verdicts=VERDICTS,
         glossary=GLOSSARY,
         left_out_lines=left_out_lines,
@@ -149,6 +152,10 @@ def render_page(
         comparison_rows=comparison_rows,
         verdict_meaning=verdict_meaning,
     )
+
+
+def _is_judged(claim: str, pairs: Sequence[PairPage]) -> bool:
+    return any(claim in pair.outcome.claims for pair in pairs)
 
 
 def figure_numbers(pairs: Iterable[PairPage], figures: Iterable[PageFigure]) -> dict[str, int]:
