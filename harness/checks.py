@@ -39,7 +39,8 @@ _BRIEF = "brief"
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
     """Assert that every measure of the family equals the baseline, sample by sample.
 
-    The test is skipped if the data type differs from the baseline's, or if the baseline is another model.
+    The test is skipped if the data type differs from the baseline's, if the baseline is another model, or if the run or
+    the baseline lacks every measure of the family.
 
     Args:
         profile: the measured profile.
@@ -60,6 +61,7 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
         >>> check_reproduces(profile, baseline, compare(profile, baseline, FAMILIES["inter"]))
     """
     __tracebackhide__ = True
+    _skip_absent(comparison)
     if not baseline.requires_reproduction:
         if comparison.verdict is not Verdict.REPRODUCES:
             pytest.skip(
@@ -84,7 +86,8 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
 def check_equivalent(profile: Profile, baseline: Baseline, comparison: Comparison, *, strict: bool = False) -> None:
     """Assert that no measure of the family differs from the baseline's by more than its margin.
 
-    With `strict` an inconclusive verdict fails; otherwise it is an expected failure.
+    With `strict` an inconclusive verdict fails; otherwise it is an expected failure. The test is skipped if the run or
+    the baseline lacks every measure of the family.
 
     Raises:
         AssertionError: as `check_reproduces`.
@@ -100,6 +103,7 @@ def check_equivalent(profile: Profile, baseline: Baseline, comparison: Compariso
         >>> check_equivalent(profile, baseline, compare(profile, baseline, FAMILIES["lens"]))
     """
     __tracebackhide__ = True
+    _skip_absent(comparison)
     differing = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.DIFFERS]
     if differing:
         lines = _regression(profile, baseline, comparison.inputs.changed, differing)
@@ -268,6 +272,13 @@ def _conclude(
         n_needed = max((part.n_needed or 0 for part in parts), default=0)
         pytest.xfail(fold_message([f"inconclusive{f', needs about n = {n_needed}' if n_needed else ''}:", *lines]))
     _fail(lines, f"{subject} {verdict}: {'; '.join(map(part_brief, parts)) or lines[1].strip()}")
+
+
+def _skip_absent(comparison: Comparison) -> None:
+    """Skip the test if no measure of the family could be compared."""
+    if not comparison.findings:
+        reasons = dict.fromkeys(comparison.not_compared.values())
+        pytest.skip(reason_text("not compared:", f"{comparison.family.title}, {'; '.join(reasons)}"))
 
 
 def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> list[str]:

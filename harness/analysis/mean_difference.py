@@ -18,12 +18,16 @@ ALPHA_EQUIVALENT = 0.025
 
 
 class Verdict(StrEnum):
-    """Result of a regression check on one measure, from the closest agreement to none."""
+    """Result of a regression check on one measure, from the closest agreement to none.
+
+    A family of measures that are all absent on one side is not compared.
+    """
 
     REPRODUCES = "reproduces"
     EQUIVALENT = "equivalent"
     DIFFERS = "differs"
     INCONCLUSIVE = "inconclusive"
+    NOT_COMPARED = "not compared"
 
 
 class View(StrEnum):

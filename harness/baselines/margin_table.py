@@ -32,13 +32,13 @@ def margin_values(table: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def margin_table(profile: Profile, calibration: Calibration) -> dict[str, dict[str, Any]]:
     """Return the margins of a profile that becomes a baseline, with a `value` and a `reason` per name.
 
-    Similarity curves and attention shares have one margin each, in their own unit. `turning_point_1` to `_3` and
+    Each measured similarity curve and attention share has one margin, in its own unit. `turning_point_1` to `_3` and
     `half_height_1` to `_4` have one each, in layers. `recall` and `recall_last` apply to recall and exit agreement.
     """
     stored: dict[str, dict[str, Any]] = {}
     for name, measure in MEASURES.items():
         share = measure.kind.margin
-        if share is not None:
+        if share is not None and profile.measured((name,)):
             margins = declared_margins(profile[name].mean(0, dtype=np.float64), calibration.mean_noise(name), share)
             stored[name] = {"value": round_numbers(margins.curve), "reason": margins.reason.split(";")[0]}
     for margin in boundary_margins(profile["inter"], profile.clusters):

@@ -45,6 +45,11 @@ class Reference(Baseline):
         options = f"{option_text('update_new', 'True')} {option_text('calibrate', 'True')}"
         return f"{model}'s", f"record a baseline of {model} with {options}"
 
+    @property
+    def absence(self) -> str:
+        """The reason why the other model lacks a measure."""
+        return f"not measured for {self.profile.model}"
+
     def describe(self) -> str:
         """Return the model, measured in this run, and its environment, for messages."""
         return f"{self.profile.model} measured in this run ({self.profile.environment})"

@@ -15,6 +15,7 @@ from harness.analysis.calibration import Calibration
 from harness.analysis.margins import noise_refusal
 from harness.baselines.history import HISTORY, HistoryEntry, read_history
 from harness.baselines.margin_table import margin_table, margin_values
+from harness.baselines.mean_curves import mean_curves
 from harness.baselines.stored_arrays import Form, pack_samples, pack_summary, stored_form, unpack_profile
 from harness.baselines.stored_files import (
     SCHEMA,
@@ -32,7 +33,6 @@ from harness.baselines.stored_files import BaselineExistsError as BaselineExists
 from harness.baselines.stored_files import MissingBaselineError as MissingBaselineError
 from harness.interface import measure_command, option_text
 from harness.profile.environment import Environment
-from harness.profile.measures import MEASURES, RECALL, chance_measure
 from harness.profile.profile import Profile
 from harness.storage.file_names import BASELINE_ENDING, file_name
 from harness.storage.json_text import round_numbers
@@ -98,6 +98,11 @@ class Baseline:
     def uncalibrated(self) -> tuple[str, str]:
         """The owner of a missing calibration, and the remedy."""
         return "the baseline's", f"record one with {option_text('calibrate', 'True')}"
+
+    @property
+    def absence(self) -> str:
+        """The reason why the baseline lacks a measure, with the remedy."""
+        return f"not in the baseline; record it again with {option_text('update', 'True')}"
 
     def describe(self) -> str:
         """Return the file and the environment of its recording, for messages."""
@@ -242,27 +247,11 @@ def is_summary_of(baseline: Baseline, profile: Profile, *, numbers_only: bool = 
         # Means over more samples than those of this run cannot be compared, and need no replacement.
         if stored_counts.get(control, 0) > count:
             del content["controls"][control], shown["controls"][control]
+    if numbers_only:
+        # Measures that the stored summary lacks change none of its numbers.
+        shown["means"] = {name: mean for name, mean in shown["means"].items() if name in content["means"]}
     names = ("samples", "means", "controls") if numbers_only else shown.keys() - {"control_samples"}
     return all(content.get(name) == shown[name] for name in names)
-
-
-def shown_measures(profile: Profile) -> tuple[str, ...]:
-    """Return the measures, followed by the similarities after the final norm and the recall by chance."""
-    post = (name for name in profile.arrays if name.startswith("post_norm_"))
-    chance = (chance_measure(name) for name, measure in MEASURES.items() if measure.kind is RECALL)
-    return profile.measured((*MEASURES, *post, *chance))
-
-
-def mean_curves(profile: Profile) -> dict[str, Any]:
-    """Return `means` by measure, `controls` (means by control and curve) and `control_samples` (counts) for JSON."""
-    return {
-        "means": {name: round_numbers(profile[name].mean(0)) for name in shown_measures(profile)},
-        "controls": {
-            control: {name: round_numbers(array.mean(0)) for name, array in curves.items()}
-            for control, curves in profile.controls.items()
-        },
-        "control_samples": {control: len(profile.samples_of(control)) for control in profile.controls},
-    }
 
 
 def _shown(profile: Profile) -> dict[str, Any]:

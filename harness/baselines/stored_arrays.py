@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.analysis.curves import CurveSummary, rows_from_summary, summarise
 from harness.profile.environment import Environment
-from harness.profile.measures import MEASURES, RECALL, Measure
+from harness.profile.measures import MEASURES, PHASE_CURVES, Measure
 from harness.profile.profile import Array, Profile
 
 
@@ -74,14 +74,14 @@ def unpack_profile(content: Mapping[str, Any], arrays: bytes) -> Profile:
         stored_arrays = {
             name: rows_from_summary(CurveSummary(stored_arrays[f"{name}.mean"], stored_arrays[f"{name}.covariance"], n))
             for name, measure in MEASURES.items()
-            if f"{name}.mean" in stored_arrays or not _may_lack(measure, content)
+            if f"{name}.mean" in stored_arrays or _has(measure, content)
         }
     else:
         ids, clusters, tokens, pixels = (tuple(str(item) for item in stored_arrays.pop(name)) for name in _NAMES)
         fields = (ids, clusters, tokens, pixels)
         for measure in MEASURES.values():
             for name in measure.arrays:
-                if name not in stored_arrays and not _may_lack(measure, content):
+                if name not in stored_arrays and _has(measure, content):
                     raise KeyError(name)
         for name in [name for name in stored_arrays if _SEPARATOR in name]:
             control, curve = name.split(_SEPARATOR)
@@ -105,9 +105,9 @@ def unpack_profile(content: Mapping[str, Any], arrays: bytes) -> Profile:
     )
 
 
-def _may_lack(measure: Measure, content: Mapping[str, Any]) -> bool:
-    """Return True if the measure is recall and the baseline omits it."""
-    return measure.kind is RECALL and "recall_left_out" in content["declared"]
+def _has(measure: Measure, content: Mapping[str, Any]) -> bool:
+    """Return True if the baseline must have the measure: phases are read from three, and its JSON names the others."""
+    return measure.name in PHASE_CURVES or measure.name in content["means"]
 
 
 def stored_form(content: Mapping[str, Any]) -> Form:

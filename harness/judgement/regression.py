@@ -16,7 +16,7 @@ from harness.baselines.margin_table import boundary_margin_values
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import InputMatch, common_values, match_inputs
 from harness.judgement.tolerances import calibrated_tolerance, sample_tolerance
-from harness.profile.measures import MEASURES, Family, Measure
+from harness.profile.measures import MEASURES, RECALL, Family, Measure
 from harness.profile.profile import Profile, as_floats
 
 OffCurve = TypeVar("OffCurve", BoundaryAgreement, IntervalAgreement)
@@ -55,7 +55,7 @@ class Comparison:
     """The verdict on a family of measures, taken from its worst measure.
 
     `irreproducible_reason` explains why samples need not reproduce; it is empty if they must. `not_compared` holds the
-    reason for each measure that could not be compared.
+    reason for each measure that could not be compared; a profile or a baseline may lack any measure.
     """
 
     family: Family
@@ -66,7 +66,9 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """The first that occurs of differs, inconclusive, equivalent and reproduces."""
+        """The first that occurs of differs, inconclusive, equivalent and reproduces; "not compared" if none does."""
+        if not self.findings:
+            return Verdict.NOT_COMPARED
         return combine_verdicts([finding.agreement.verdict for finding in self.findings])
 
 
@@ -109,7 +111,7 @@ def compare(measured: Profile, baseline: Baseline, family: Family, only: Contain
     inputs = match_baseline(measured, baseline)
     reason = irreproducible_reason(measured, baseline, inputs)
     findings: list[Finding] = []
-    not_compared = _without_recall(family, measured, baseline_profile)
+    not_compared = _absent_measures(family, measured, baseline)
     for measure in family.measures:
         if measure.name in not_compared or (only is not None and measure.name not in only):
             continue
@@ -126,14 +128,16 @@ def compare(measured: Profile, baseline: Baseline, family: Family, only: Contain
     )
 
 
-def _without_recall(family: Family, measured: Profile, baseline_profile: Profile) -> dict[str, str]:
-    """Return the reason for each measure that one profile lacks; only recall can be missing."""
-    names = [measure.name for measure in family.measures]
+def _absent_measures(family: Family, measured: Profile, baseline: Baseline) -> dict[str, str]:
+    """Return the reason for each measure that the profile or the baseline lacks; the profile's reason comes first."""
     return {
-        name: f"recall is left out {where}: {profile.no_recall}"
-        for where, profile in (("in the baseline", baseline_profile), ("here", measured))
-        for name in names
-        if name not in profile.measured(names)
+        measure.name: f"recall is left out {where}: {profile.no_recall}" if measure.kind is RECALL else reason
+        for profile, where, reason in (
+            (baseline.profile, "in the baseline", baseline.absence),
+            (measured, "here", "not measured here"),
+        )
+        for measure in family.measures
+        if not profile.measured((measure.name,))
     }
 
 
@@ -186,12 +190,12 @@ def mean_difference(measured: Profile, baseline: Baseline, measure: str) -> Mean
 def _judge_measure(
     measured: Profile, baseline: Baseline, measure: Measure, inputs: InputMatch, sides: Sides, reason: str
 ) -> Agreement:
-    margin = baseline.margins.get(measure.name)
-    if margin is None:
+    if measure.kind.margin is None:
         # A measure without a margin counts whole words or tokens, so it is judged like recall.
         decide = judge_recall
     else:
-        decide = partial(judge_agreement, margin=margin, tolerance=sample_tolerance(measured, baseline, measure.name))
+        margin, tolerance = baseline.margins[measure.name], sample_tolerance(measured, baseline, measure.name)
+        decide = partial(judge_agreement, margin=margin, tolerance=tolerance)
     agreement = decide(sides, alpha_diff=ALPHA_DIFF, reproducible=not reason, reason=reason)
     # Indices count the common samples; translate them to rows of the run.
     worst = (replace(change, index=int(inputs.pairing.measured[change.index])) for change in agreement.worst_samples)

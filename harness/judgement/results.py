@@ -110,7 +110,7 @@ def claim_result(pair: Pair, claim: Claim) -> Result:
 
 def family_result(pair: Pair, comparison: Comparison, baseline: Baseline) -> Result:
     """Return the verdict on a family of measures compared with a baseline."""
-    inputs, verdict = comparison.inputs.changed, comparison.verdict
+    inputs, verdict = comparison.inputs.changed if comparison.findings else "", comparison.verdict
     lost = not comparison.irreproducible_reason and any(
         finding.agreement.reproduced is False for finding in comparison.findings
     )

@@ -157,7 +157,7 @@ def side_by_side(
     inputs = match_baseline(profile, reference)
     same_depth = profile.depth == other.depth
     families = [compare(profile, reference, family) for family in FAMILIES.values()] if same_depth else []
-    verdicts = {comparison.family.name: comparison.verdict for comparison in families}
+    verdicts = {comparison.family.name: comparison.verdict for comparison in families if comparison.findings}
     if same_depth:
         verdicts["boundaries"] = compare_boundaries(profile, reference).verdict
         verdicts["intervals"] = compare_intervals(profile, reference).verdict
@@ -251,12 +251,11 @@ def reading_traces(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
     inputs = match_baseline(profile, baseline)
     if profile.depth != baseline.profile.depth or inputs.changed or irreproducible_reason(profile, baseline, inputs):
         return ()
+    common = profile.measured(baseline.profile.measured(MEASURES))
     return tuple(
         _trace(profile, baseline, kind, measures, inputs)
         for kind in _TRACED.values()
-        if (measures := [name for name, measure in MEASURES.items() if measure.kind is kind])
-        and profile.measured(measures)
-        and baseline.profile.measured(measures)
+        if (measures := [name for name in common if MEASURES[name].kind is kind])
     )
 
 

@@ -118,7 +118,7 @@ def calibrate(
         again = again.select(profile.sample_ids)
         noise = {}
         changes[run.name] = {}
-        for name in profile.measured(MEASURES):
+        for name in again.measured(profile.measured(MEASURES)):
             x, y = as_floats(again[name]), as_floats(profile[name])
             noise[name], changes[run.name][name] = noise_between(x, y, profile.clusters), x - y
         variants[run.name] = RunNoise(again.environment.dtype, noise, run.device or "")

@@ -161,6 +161,8 @@ _ROWS = (
 )  # fmt: skip
 #: Every measure by name, in the order in which they are judged.
 MEASURES = {measure.name: measure for measure in _ROWS}
+#: The curves from which phases are read. Any other measure may be absent from a profile or a baseline.
+PHASE_CURVES = ("inter", "image", "text")
 #: The similarity curves, which controls also have.
 CURVES = tuple(measure.name for measure in _ROWS if measure.kind is SIMILARITY)
 

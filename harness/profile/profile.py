@@ -13,7 +13,7 @@ from harness.errors import did_you_mean
 from harness.profile.configuration import CHECKPOINT
 from harness.profile.configuration_changes import ConfigurationChanges, configuration_changes
 from harness.profile.environment import Environment
-from harness.profile.measures import MEASURES
+from harness.profile.measures import MEASURES, RECALL
 from harness.profile.pair import Pair
 
 Array = NDArray[Any]
@@ -130,10 +130,12 @@ class Profile:
     @property
     def no_recall(self) -> str:
         """The reason why the recall of words was omitted; empty if it was measured."""
-        return str(self.declared.get("recall_left_out", ""))
+        if self.measured(name for name, measure in MEASURES.items() if measure.kind is RECALL):
+            return ""
+        return str(self.declared.get("recall_left_out", "it was not measured"))
 
     def measured(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the names that the profile has, in their order; no recall measures if recall was omitted."""
+        """Return the names that the profile has, in their order; only those of `PHASE_CURVES` are always measured."""
         counts = "hits" in self.arrays
         return tuple(name for name in names if name in self.arrays or (counts and name.startswith("recall_")))
 

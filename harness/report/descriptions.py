@@ -12,7 +12,7 @@ from harness.analysis.control_difference import DifferenceBand, curve_difference
 from harness.analysis.phase_reading import PhaseReading
 from harness.data.words import stem
 from harness.errors import LONGEST_TOKEN, shorten
-from harness.profile.measures import layer_ranges
+from harness.profile.measures import SHARE_GROUPS, layer_ranges
 from harness.profile.profile import Array, Drawing, Profile
 from harness.report.controls_compared import control_name, curve_difference_text
 from harness.report.decoded_map import decodes_reference, reference_stems, visible_token
@@ -217,11 +217,13 @@ def _recall(profile: Profile, reading: PhaseReading) -> str:
 
 
 def _attention(profile: Profile, reading: PhaseReading) -> str:
+    names = profile.measured(f"norm_{group}" for group in SHARE_GROUPS)
+    if not names:
+        return "Attention was not measured."
     sentences = []
     for phase, layers in zip(PHASES, phase_layers(reading), strict=True):
         shares = ", ".join(
-            f"{name} {profile[f'norm_{name}'].mean(0)[list(layers)].mean():.0%}"
-            for name in ("image", "instruction", "other", "self")
+            f"{name.removeprefix('norm_')} {profile[name].mean(0)[list(layers)].mean():.0%}" for name in names
         )
         sentences.append(f"phase {phase.number}: {shares}")
     return f"Mean shares of the last token's attention, {'; '.join(sentences)}."
@@ -250,7 +252,8 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
         return ", ".join(f"{mean[edge]:.2f} at layer {edge}" for edge in edges)
 
     titles = {"recall_5": "top 5", "recall_1": "top 1", "recall_chance_5": "another sample's words"}
-    return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in names) + "."
+    curves = profile.measured(names)
+    return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in curves) + "."
 
 
 _PANELS = {

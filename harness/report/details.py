@@ -107,6 +107,8 @@ def relative_lines(profiles: Mapping[str, Profile], width: int | None = None) ->
 
 def unread_lines(name: str, profile: Profile) -> list[str]:
     """Return lines with the layers of a pair without attention, and with attention weights only."""
+    if len(profile.measured(("weight_self", "norm_self"))) < 2:
+        return []
     weighed, normed = (profile[f"{kind}_self"].any(axis=0) for kind in ("weight", "norm"))
     kinds = (("no softmax attention", ~weighed), ("attention by weight only", weighed & ~normed))
     return [

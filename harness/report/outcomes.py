@@ -212,15 +212,16 @@ def phase_ranges(outcome: PairOutcome) -> list[str]:
 
 
 def note_lines(result: Result) -> list[str]:
-    """Return a line for each measure that reproduces with some changed samples or could not be compared."""
-    lines = []
+    """Return a line for each measure that reproduces with some changed samples, and each reason for no comparison."""
+    lines: list[str] = []
+    not_compared: dict[str, list[str]] = {}
     for part in result.parts:
         match part.source:
             case Finding(agreement=agreement) if part.verdict == "reproduces" and agreement.beyond_tolerance:
                 lines.append(f"{part.title}: {changed_samples_text(agreement)}")
             case NotCompared(reason=reason):
-                lines.append(f"{part.title}: not compared, {reason}")
-    return lines
+                not_compared.setdefault(reason, []).append(part.title)
+    return lines + [f"{', '.join(titles)}: not compared, {reason}" for reason, titles in not_compared.items()]
 
 
 def changed_samples_text(agreement: Agreement) -> str:

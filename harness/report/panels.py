@@ -60,7 +60,7 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: O
 
     The open diamond is the state after the final norm, on which most published curves end.
     """
-    names = FAMILIES["inter"].plotted
+    names = profile.measured(FAMILIES["inter"].plotted)
     for name in names:
         _curve(axes, np.arange(profile.depth + 1), profile[name], curve_style(name), band=name == "inter")
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
@@ -89,7 +89,8 @@ def attention_panel(
 
 def attention_layers(profile: Profile) -> Array:
     """Return the indices of the layers with shares; those without softmax attention have none and are not drawn."""
-    return np.flatnonzero(profile["norm_self"].any(axis=0))
+    shares = [profile[name].any(axis=0) for name in profile.measured(FAMILIES["attention"].plotted)]
+    return np.flatnonzero(np.any(shares, axis=0)) if shares else np.arange(0)
 
 
 def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
@@ -101,7 +102,7 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: 
         _curve(axes, points, profile[name], curve_style(name), band=False)
     if profile.no_recall:
         note_in_panel(axes, f"left out: {profile.no_recall}")
-    _compare(axes, () if overlaid is None else overlaid.profile.measured(names), overlaid)
+    _compare(axes, names, overlaid)
     finish_panel(axes, reading, "share of words", from_zero=True)
 
 
@@ -213,10 +214,12 @@ def _family_panel(
 ) -> None:
     """Draw the curves of a family with their bands, at the positions selected by `where`."""
     names = FAMILIES[family].plotted
-    for name in names:
+    for name in profile.measured(names):
         rows = profile[name]
         positions = np.arange(rows.shape[1]) + MEASURES[name].axis.first
         _curve(axes, positions[where], rows[:, where], curve_style(name))
+    if not profile.measured(names):
+        note_in_panel(axes, "not measured")
     _compare(axes, names, overlaid, where)
     finish_panel(axes, reading, unit, from_zero=family == "attention")
 
@@ -241,6 +244,7 @@ def _curve(axes: Axes, x: Array, rows: Array, style: Style, *, band: bool = True
 
 def _compare(axes: Axes, names: tuple[str, ...], overlaid: OverlaidCurves | None, where: Any = slice(None)) -> None:
     """Draw the baseline's curves as open dots, and marks at the changed positions."""
+    names = () if overlaid is None else overlaid.profile.measured(names)
     if overlaid is None or not names:
         return
     first = MEASURES[names[0]].axis.first

@@ -24,7 +24,8 @@ from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
 from harness.baselines.history import HISTORY
-from harness.baselines.store import Baseline, mean_curves, shown_measures
+from harness.baselines.mean_curves import mean_curves, shown_measures
+from harness.baselines.store import Baseline
 from harness.errors import LONGEST_TOKEN, shorten, shorten_texts
 from harness.judgement.phases import claim_record, json_number, phase_reading, phases_of
 from harness.judgement.regression import Finding

@@ -40,6 +40,7 @@ VERDICTS: Mapping[str, VerdictWord] = MappingProxyType(
             "The mean change is confirmed to exceed the margin at some layer, with all layers tested together.",
         ),
         "inconclusive": VerdictWord(OPEN, "?", "The samples confirm neither answer; more samples are needed."),
+        "not compared": VerdictWord("", "", "No measure of this question is both in the run and in the baseline."),
     }
 )
 QUESTIONS: Mapping[str, str] = MappingProxyType(

@@ -197,9 +197,11 @@ class StoredBaselines:
         own = {name for name in CURVES if MEASURES[name].reading}
         named = ("sample_ids",) if numbers_only else ("sample_ids", "environment", "weights")
         facts, baseline = attrgetter(*named), stored.profile
+        # Arrays that the baseline lacks change none of its numbers.
+        kept = baseline.arrays.keys() if numbers_only else profile.arrays.keys()
         return not (
             facts(profile) == facts(baseline)
-            and same(profile.arrays, baseline.arrays)
+            and same({name: array for name, array in profile.arrays.items() if name in kept}, baseline.arrays)
             and all(map(same_control, profile.controls))
         )
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from harness.baselines.mean_curves import shown_measures
 from harness.baselines.reference import reference_from_profile
-from harness.baselines.store import Baseline, read_baseline, shown_measures, write_baseline
+from harness.baselines.store import Baseline, read_baseline, write_baseline
 from harness.baselines.stored_arrays import pack_samples
 from harness.baselines.stored_files import BaselineError, read_json, write_files
 from harness.judgement.phases import phase_reading, phases_of

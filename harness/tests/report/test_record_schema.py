@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from harness.baselines.store import read_baseline, shown_measures, write_baseline
+from harness.baselines.mean_curves import shown_measures
+from harness.baselines.store import read_baseline, write_baseline
 from harness.errors import PhaseError
 from harness.judgement.phases import phases_of
 from harness.models.registry import MODELS, ModelEntry
