@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 
-from harness.probe.observation import Readings
+from harness.probe.readings import Readings
 from harness.probe.similarity import adjusted, between_samples
 from harness.profile.measures import MEASURES, RECALL, SIMILARITY, Measure
 from harness.profile.profile import Array
@@ -39,6 +39,26 @@ def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
     return curves
 
 
+def visual_integration(real: Iterable[Array], blank: Iterable[Array]) -> Array:
+    """Return the cosine distance of the last token's states between two images, float32 (n, P).
+
+    Args:
+        real: `Readings.last_units` with the image of each sample, n arrays (P, d).
+        blank: the same with a blank image, in the same order.
+    """
+    return np.stack([_cosine_distance(*units) for units in zip(real, blank, strict=True)]).astype(np.float32)
+
+
+def _cosine_distance(first: Array, second: Array) -> Array:
+    """Return 1 minus the cosines of the rows of two arrays (P, d), in float64; equal rows have distance 0."""
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    squares = (first * first).sum(-1) * (second * second).sum(-1)
+    products = (first * second).sum(-1)
+    # A state of norm zero has no direction, so its cosine counts as 0.
+    distance: Array = np.maximum(1.0 - products / np.sqrt(np.where(squares > 0.0, squares, 1.0)), 0.0)
+    return distance
+
+
 def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
     """Return `Profile.between_samples` of stacked readings, float32 (P, n, n)."""
     means = torch.from_numpy(stacked["means"])
@@ -63,7 +83,7 @@ def measured_arrays(
             arrays[f"post_norm_{name}"] = stacked["post_norm"][:, measure.column].astype(np.float32)
         elif measure.kind is RECALL:
             arrays |= counts
-        elif measure.kind is not SIMILARITY:
+        elif measure.kind is not SIMILARITY and measure.reading:
             arrays[name] = _values(measure, stacked)
     return arrays
 

@@ -22,7 +22,7 @@ from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.processor_call import even_groups, expected_lengths
 from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode, image_refusal
 from harness.models.vlm import Vlm
-from harness.probe.observation import Readings
+from harness.probe.readings import Readings
 from harness.probe.self_checks import NotFiniteError
 from harness.probe.separators import exclude_separators
 from harness.profile.profile import Array

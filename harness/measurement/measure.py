@@ -11,9 +11,10 @@ from typing import Any
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import CONTROL_SAMPLES, Dataset, Source, left_out_lines
-from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows
+from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows, visual_integration
 from harness.measurement.batches import BatchRunner
 from harness.measurement.control_curves import (
+    INTEGRATION_CONTROL,
     ControlCurves,
     ControlRequest,
     declared_controls,
@@ -43,7 +44,7 @@ from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import KS, LensTask
-from harness.probe.observation import Readings
+from harness.probe.readings import Readings
 from harness.probe.separators import SEPARATOR_POLICY, has_separators
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile.configuration import read_configuration
@@ -238,6 +239,9 @@ def _report_interruption(store: ReadingCache, title: str, say: Callable[[str], N
 def _assemble(vlm: Vlm, dataset: str, observed: _Observed, bos: str, weights: str, control_seed: int) -> Profile:
     plan, controls, stacked = observed.plan, observed.controls, stacked_rows(observed.rows)
     instructions = {sample.instruction for sample in plan.samples}
+    integration = {}
+    if blank := controls.get(INTEGRATION_CONTROL):
+        integration["visual_integration"] = visual_integration(stacked["last_units"], blank.last_units)
     return Profile(
         model=vlm.name,
         dataset=dataset,
@@ -251,6 +255,7 @@ def _assemble(vlm: Vlm, dataset: str, observed: _Observed, bos: str, weights: st
             [len(words) for words in plan.references.chance_words],
             recall=not plan.no_recall,
         )
+        | integration
         | dict(observed.word_order),
         declared={
             "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",

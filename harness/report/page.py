@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from harness.data.sample import left_out_lines
 from harness.errors import printable, shorten, shorten_texts
+from harness.judgement.landmarks import landmark_text
 from harness.judgement.paper import paper_claims
 from harness.profile.profile import Drawing
 from harness.report.against import ModelComparison, comparison_rows
@@ -135,6 +136,7 @@ def render_page(
         glossary=GLOSSARY,
         left_out_lines=left_out_lines,
         boundary_sentence=boundary_sentence,
+        landmarks=landmark_text,
         certainty_sentence=certainty_sentence,
         comparison_rows=comparison_rows,
         verdict_meaning=verdict_meaning,

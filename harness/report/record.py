@@ -27,6 +27,7 @@ from harness.baselines.history import HISTORY
 from harness.baselines.mean_curves import mean_curves, shown_measures
 from harness.baselines.store import Baseline
 from harness.errors import LONGEST_TOKEN, shorten, shorten_texts
+from harness.judgement.landmarks import landmark_record
 from harness.judgement.phases import claim_record, json_number, phase_reading, phases_of
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result
@@ -187,6 +188,7 @@ def pair_record(
         "samples": list(profile.sample_ids),
         "phases": phases_of(profile, reading := reading or phase_reading(profile)),
         "reading": _reading(reading),
+        "landmarks": landmark_record(profile),
         **mean_curves(profile),
         "bands": bands(profile),
         "baseline": None if baseline is None else baseline_record(profile, baseline),
