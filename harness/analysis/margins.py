@@ -15,6 +15,8 @@ MIN_CURVE_MARGIN, CURVE_MARGIN_SHARE = 0.01, 0.05
 #: The attention shares of one token change more than means over all tokens. Rounding the weights to 8 bits changes the
 #: shares by up to 8 % of their range, and the similarities by 2 % at most.
 ATTENTION_MARGIN_SHARE = 0.10
+#: The ratio of norms is many times larger for the embeddings than for the layers, so its share of the range is small.
+NORM_MARGIN_SHARE = 0.01
 RECALL_MARGIN, LAST_RECALL_MARGIN = 0.05, 0.02
 MIN_PAIRS, MIN_SHARE = 32, 0.80
 #: Confidence level of the interval for a baseline's own boundaries.

@@ -166,11 +166,11 @@ def boundary_intervals(
     direction = best_direction(mean, segments, start)
     estimate = turning_points_rows(mean[None], segments, direction)
     drawn = turning_points_rows(means, segments, direction)
-    at_turns = _intervals(half_heights(mean, estimate[0]), half_heights(means, drawn), level)
-    on_plateaus = _intervals(*_plateau_heights(mean, means, estimate, drawn), level)
+    at_turns = percentile_intervals(half_heights(mean, estimate[0]), half_heights(means, drawn), level)
+    on_plateaus = percentile_intervals(*_plateau_heights(mean, means, estimate, drawn), level)
     return Boundaries(
         start=direction,
-        turning_points=_intervals(estimate[0].astype(np.float64), drawn.astype(np.float64), level),
+        turning_points=percentile_intervals(estimate[0].astype(np.float64), drawn.astype(np.float64), level),
         half_heights=tuple(map(_spanning, at_turns, on_plateaus)),
         level=level,
         n=len(rows),
@@ -217,7 +217,11 @@ def _spanning(interval: BoundaryInterval, other: BoundaryInterval) -> BoundaryIn
     return BoundaryInterval(interval.estimate, float(low), float(high)) if np.isfinite(interval.low) else interval
 
 
-def _intervals(estimate: FloatArray, drawn: FloatArray, level: float) -> tuple[BoundaryInterval, ...]:
+def percentile_intervals(estimate: FloatArray, drawn: FloatArray, level: float) -> tuple[BoundaryInterval, ...]:
+    """Return layers `estimate` (k,) with the percentile intervals at `level` of their draws (draws, k).
+
+    NaN stands for a layer that does not exist. If the estimate or more than 5 % of its draws are NaN, so is the result.
+    """
     tail = (1.0 - level) / 2
     intervals = []
     for value, column in zip(estimate, drawn.T, strict=True):

@@ -203,6 +203,8 @@ def _judge_measure(
     else:
         margin, tolerance = baseline.margins[measure.name], sample_tolerance(measured, baseline, measure.name)
         decide = partial(judge_agreement, margin=margin, tolerance=tolerance)
+        if not reason and calibrated_tolerance(measured, baseline, measure.name) is None:
+            reason = "no per-sample tolerance of this measure is calibrated for 16-bit types"
     agreement = decide(sides, alpha_diff=ALPHA_DIFF, reproducible=not reason, reason=reason)
     # Indices count the common samples; translate them to rows of the run.
     worst = (replace(change, index=int(inputs.pairing.measured[change.index])) for change in agreement.worst_samples)

@@ -21,8 +21,8 @@ MIN_NOISE = 2.5e-6
 def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance | None:
     """Return the tolerance within which a sample reproduces the baseline.
 
-    It is 5e-5 if both sides use float32 or wider on a CPU, otherwise 1e-3, times the scale of the measure. The
-    calibration of the baseline can raise it.
+    It is 5e-5 if both sides use float32 or wider on a CPU, otherwise 1e-3; for an unbounded measure, that share of the
+    largest mean in the baseline. The calibration of the baseline can raise it.
 
     Args:
         measured: the measured profile.
@@ -33,8 +33,7 @@ def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) ->
         None if one side is in 16 bits and no calibration measured their noise.
     """
     environment, baseline_environment = measured.environment, baseline.profile.environment
-    declared = CPU_TOLERANCE if _exact(measured, baseline) else CURVE_TOLERANCE
-    declared = _scaled(declared, measure)
+    declared = _scaled(CPU_TOLERANCE if _exact(measured, baseline) else CURVE_TOLERANCE, baseline, measure)
     if baseline.same_run and environment == baseline_environment:
         # Both sides were measured in one run, so no noise between environments is added.
         tolerance: Tolerance | None = declared
@@ -48,7 +47,7 @@ def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) ->
 
 def sample_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance:
     """Return the calibrated tolerance of a sample, or the declared tolerance if there is none."""
-    return calibrated_tolerance(measured, baseline, measure) or _scaled(CURVE_TOLERANCE, measure)
+    return calibrated_tolerance(measured, baseline, measure) or _scaled(CURVE_TOLERANCE, baseline, measure)
 
 
 def locating_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance:
@@ -67,7 +66,7 @@ def locating_tolerance(measured: Profile, baseline: Baseline, measure: str) -> T
 
 
 def sample_noise(measured: Profile, baseline: Baseline, measure: str) -> float | None:
-    """Return the largest change of a sample between environments, at least 2.5e-6.
+    """Return the largest change of a sample between environments, at least 2.5e-6, or that share if unbounded.
 
     Returns:
         None if it is not calibrated, unless both sides use float32 or wider on a CPU.
@@ -79,12 +78,18 @@ def sample_noise(measured: Profile, baseline: Baseline, measure: str) -> float |
     )
     if noise is None and not _exact(measured, baseline):
         return None
-    return max(noise or 0.0, MIN_NOISE * MEASURES[measure].kind.scale)
+    return max(noise or 0.0, MIN_NOISE * _largest_mean(baseline, measure))
 
 
-def _scaled(tolerance: Tolerance, measure: str) -> Tolerance:
-    """Return a declared tolerance of cosines and shares in the unit of a measure."""
-    return replace(tolerance, amount=float(np.max(tolerance.amount)) * MEASURES[measure].kind.scale)
+def _scaled(tolerance: Tolerance, baseline: Baseline, measure: str) -> Tolerance:
+    return replace(tolerance, amount=float(np.max(tolerance.amount)) * _largest_mean(baseline, measure))
+
+
+def _largest_mean(baseline: Baseline, measure: str) -> float:
+    """Return the largest mean of an unbounded measure in the baseline, at least 1; 1 for other measures."""
+    if not MEASURES[measure].kind.unbounded:
+        return 1.0
+    return max(1.0, float(np.abs(baseline.profile[measure].mean(0, dtype=np.float64)).max()))
 
 
 def _exact(measured: Profile, baseline: Baseline) -> bool:

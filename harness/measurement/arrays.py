@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -36,6 +36,26 @@ def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
     curves = {measure.name: _values(measure, stacked) for measure in rows}
     curves["inter_adjusted"] = adjusted(means[:, :, 0], means[:, :, 1]).numpy().astype(np.float32)
     return curves
+
+
+def visual_integration(real: Iterable[Array], blank: Iterable[Array]) -> Array:
+    """Return the cosine distance of the last token's states between two images, float32 (n, P).
+
+    Args:
+        real: `Readings.last_units` with the image of each sample, n arrays (P, d).
+        blank: the same with a blank image, in the same order.
+    """
+    return np.stack([_cosine_distance(*units) for units in zip(real, blank, strict=True)]).astype(np.float32)
+
+
+def _cosine_distance(first: Array, second: Array) -> Array:
+    """Return 1 minus the cosines of the rows of two arrays (P, d), in float64; equal rows have distance 0."""
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    squares = (first * first).sum(-1) * (second * second).sum(-1)
+    products = (first * second).sum(-1)
+    # A state of norm zero has no direction, so its cosine counts as 0.
+    distance: Array = np.maximum(1.0 - products / np.sqrt(np.where(squares > 0.0, squares, 1.0)), 0.0)
+    return distance
 
 
 def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows
-from harness.measurement.control_curves import ControlCurves, declared_controls
+from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows, visual_integration
+from harness.measurement.control_curves import INTEGRATION_CONTROL, ControlCurves, declared_controls
 from harness.measurement.plan import Plan
 from harness.measurement.reading_keys import MEASUREMENT_VERSION, POLICY
 from harness.models.likelihood import LIKELIHOOD_POLICY
@@ -47,6 +47,9 @@ def assemble_profile(vlm: Vlm, dataset: str, observed: Observed, bos: str, weigh
     """
     plan, controls, stacked = observed.plan, observed.controls, stacked_rows(observed.rows)
     instructions = {sample.instruction for sample in plan.samples}
+    integration = {}
+    if blank := controls.get(INTEGRATION_CONTROL):
+        integration["visual_integration"] = visual_integration(stacked["last_units"], blank.last_units)
     return Profile(
         model=vlm.name,
         dataset=dataset,
@@ -60,6 +63,7 @@ def assemble_profile(vlm: Vlm, dataset: str, observed: Observed, bos: str, weigh
             [len(words) for words in plan.references.chance_words],
             recall=not plan.no_recall,
         )
+        | integration
         | dict(observed.word_order)
         | dict(observed.knockout[0]),
         declared={

@@ -12,6 +12,7 @@ import torch
 
 from harness.analysis.calibration import Calibration, RunNoise, noise_between
 from harness.data.sample import Source
+from harness.measurement.control_curves import INTEGRATION_CONTROL
 from harness.measurement.measure import measure
 from harness.models.vlm import Vlm
 from harness.profile.measures import KNOCKOUT_FAMILY, MEASURES
@@ -110,7 +111,8 @@ def calibrate(
                 samples=samples or profile.n,
                 seed=seed,
                 batch_size=run.batch_size or batch_size,
-                controls=(),
+                # The calibration of a measure that needs a control needs it too.
+                controls=[INTEGRATION_CONTROL] if profile.measured(["visual_integration"]) else (),
                 word_order=False,
                 knockout=bool(profile.measured((KNOCKOUT_FAMILY,))),
                 knockout_window=profile.declared.get("knockout", {}).get("window"),

@@ -16,19 +16,25 @@ from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.prompt import Batch
 from harness.probe.forward import observe
 from harness.probe.noise import noise_seed, replace_features_by_noise
-from harness.probe.observation import Readings
+from harness.probe.readings import Readings
 from harness.profile.profile import Array
 from harness.storage.file_names import text_digest
 
 _NOISE = "noise"
+#: The control whose states the last token's are compared with, for the visual integration.
+INTEGRATION_CONTROL = "blank"
 
 
 @dataclass(frozen=True, slots=True)
 class ControlCurves:
-    """The curves of `measures.CURVES` under a control, float32 (samples, P) each, and the ids of its samples."""
+    """The curves of `measures.CURVES` under a control, float32 (samples, P) each, and the ids of its samples.
+
+    `last_units` holds the last token's unit states (P, d) of every sample.
+    """
 
     curves: Mapping[str, Array]
     sample_ids: tuple[str, ...]
+    last_units: tuple[Array, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,8 @@ def measure_control(
     if results.refused:
         index, reason = next(iter(results.refused.items()))
         raise SampleError(f"{vlm.name}, {control}: sample {shown[index].id}: {reason}; measure without this control")
-    return ControlCurves(curve_arrays(stacked_rows(results.rows)), tuple(sample.id for sample in shown))
+    last_units = tuple(row["last_units"] for row in results.rows)
+    return ControlCurves(curve_arrays(stacked_rows(results.rows)), tuple(sample.id for sample in shown), last_units)
 
 
 def first_clusters(samples: Sequence[Sample], most: int) -> list[Sample]:

@@ -19,7 +19,7 @@ from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import LensTask, spread_points
-from harness.probe.observation import Readings
+from harness.probe.readings import Readings
 from harness.probe.self_checks import (
     NotFiniteError,
     check_image_is_used,

@@ -13,11 +13,7 @@ from harness.data.datasets import find_dataset
 from harness.data.sample import CONTROL_SAMPLES, Dataset, Source, left_out_lines
 from harness.measurement.assembly import Observed, assemble_profile
 from harness.measurement.batches import BatchRunner
-from harness.measurement.control_curves import (
-    ControlRequest,
-    measure_control,
-    requested_controls,
-)
+from harness.measurement.control_curves import ControlRequest, measure_control, requested_controls
 from harness.measurement.drawn_samples import FirstSamples, collect_drawings, measure_first_samples
 from harness.measurement.knockout_losses import KnockoutRequest, measure_knockout
 from harness.measurement.plan import MeasureError, Plan, plan_measurement
@@ -38,7 +34,7 @@ from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import LensTask
-from harness.probe.observation import Readings
+from harness.probe.readings import Readings
 from harness.probe.vocabulary import Vocabulary
 from harness.profile.configuration import read_configuration
 from harness.profile.environment import weight_hashes

@@ -15,14 +15,14 @@ from harness.models.likelihood import LIKELIHOOD_POLICY
 from harness.models.prompts.hashes import InputHashes
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import KS, Words
-from harness.probe.observation import Readings
+from harness.probe.readings import Readings
 from harness.probe.vocabulary import LENS_POLICY
 from harness.profile.environment import environment
 from harness.storage.file_names import text_digest
 from harness.storage.json_text import checksum
 
 # Incremented whenever this code would measure other values than the cached readings.
-MEASUREMENT_VERSION = 4
+MEASUREMENT_VERSION = 5
 #: The choice of residual points and text tokens, as declared in profiles.
 POLICY = {
     "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",

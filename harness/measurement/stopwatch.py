@@ -16,7 +16,8 @@ from harness.models.forward_pass import prompt_options
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References, spread_points
-from harness.probe.observation import Readings, observing
+from harness.probe.observation import observing
+from harness.probe.readings import Readings
 from harness.probe.separators import exclude_separators
 from harness.probe.vocabulary import Vocabulary
 

@@ -21,7 +21,8 @@ from harness.models.forward_pass import forward_pass
 from harness.models.likelihood import answer_tokens, answered_inputs, summed_likelihoods
 from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
-from harness.probe.attention import AttentionCall, editing_attention
+from harness.probe.attention_call import AttentionCall
+from harness.probe.attention_function import attention_calls
 from harness.probe.precision import upcast
 
 #: Surrounds each pass in which image features enter, for example to replace them by noise; it receives the mask of
@@ -122,7 +123,7 @@ class AnswerPass:
 
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._surrounding(self._image))
-            stack.enter_context(editing_attention(self._vlm.model, self._anatomy, record))
+            stack.enter_context(attention_calls(self._vlm.model, self._anatomy, edit=record))
             stack.enter_context(self._anatomy.residual_points(keep_states))
             for index, layer in enumerate(self._anatomy.layers):
                 stack.callback(layer.register_forward_hook(keep_output(index)).remove)
@@ -202,7 +203,7 @@ class AnswerPass:
         with contextlib.ExitStack() as stack:
             if not first:
                 stack.enter_context(self._surrounding(self._image))
-            stack.enter_context(editing_attention(self._vlm.model, self._anatomy, edit))
+            stack.enter_context(attention_calls(self._vlm.model, self._anatomy, edit=edit))
             stack.enter_context(self._anatomy.residual_points(replaced))
             for index in range(start):
                 stack.enter_context(_skipped(self._anatomy.layers[index], reference.tuples[index]))

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, output_projection
 from harness.models.linear import observer
+from harness.probe.attention_call import AttentionCall, InstructionQueries
+from harness.probe.attention_function import AttentionError as AttentionError
+from harness.probe.attention_function import attention_calls
 from harness.probe.precision import upcast
-
-
-class AttentionError(PhaseError):
-    """The model's attention cannot be read; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,83 +24,29 @@ class LastRow:
     """Attention of the last query in one layer.
 
     weights: softmax weights, (batch, heads, keys). values: weighted value vectors alpha_j^h v_j^h of every key, heads
-    concatenated, (batch, keys, heads x value dimension). unusable: the reason why the output projection does not sum
-    these values; empty if it does.
+    concatenated, (batch, keys, heads x value dimension). instruction: the image's share of the attention of the
+    instruction's tokens, (batch,); None if it was not requested. unusable: the reason why the output projection does
+    not sum these values; empty if it does.
     """
 
     weights: torch.Tensor
     values: torch.Tensor
     unusable: str = ""
+    instruction: torch.Tensor | None = None
 
 
-_Reader = Callable[[nn.Module, LastRow, torch.Tensor], None]
-_reader: ContextVar[_Reader | None] = ContextVar("phase_attention_reader", default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionCall:
-    """The arguments of a call of the attention function.
-
-    query: (batch, heads, queries, key dimension). key and value: (batch, key heads, keys, dimension). mask: bool (True
-    = visible) or additive, broadcastable to (batch, heads, queries, keys); None if every key is visible, or with
-    `causal` every key up to the query.
-    """
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    mask: torch.Tensor | None
-    causal: bool
-
-
-_Editor = Callable[[nn.Module, AttentionCall], AttentionCall]
-_editor: ContextVar[_Editor | None] = ContextVar("phase_attention_editor", default=None)
-
-
-def last_row(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None,
-    softcap: float | None = None,
-    position_bias: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
-) -> LastRow:
+def last_row(call: AttentionCall) -> LastRow:
     """Return the attention weights of the last query and the weighted value vectors that it sums.
-
-    Args:
-        query: (batch, heads, queries, key dimension), rotary positions applied.
-        key: (batch, key heads, keys, key dimension); each key head serves heads / key heads query heads.
-        value: (batch, key heads, keys, value dimension).
-        attention_mask: bool (True = visible) or additive, broadcastable to (batch, heads, queries, keys); None if
-            every key is visible to the last query.
-        scaling: factor on the logits; None means 1 / sqrt(key dimension).
-        softcap: c of c tanh(logit / c), if the model has one.
-        position_bias: added to the logits, broadcastable to (batch, heads, queries, keys), if the model has one.
-        sinks: logits that take a share of the softmax and have no value vector, (heads,) or (batch, heads, queries, 1).
 
     Returns:
         Weights and weighted values in float32 or better (Kobayashi et al. 2020, eq. 4, before W_O).
     """
-    batch, heads, _, dim = query.shape
-    key_heads, keys = key.shape[1], key.shape[2]
-    last = upcast(query[:, :, -1]).view(batch, key_heads, heads // key_heads, dim)
-    logits = torch.matmul(last, upcast(key).transpose(2, 3)) * (dim**-0.5 if scaling is None else scaling)
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    logits = logits.view(batch, heads, keys)
-    if position_bias is not None:
-        logits = logits + upcast(position_bias)[:, :, -1, :keys]
-    if attention_mask is not None:
-        row = attention_mask[:, :, -1, :keys]
-        logits = logits.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else logits + row
-    if sinks is not None:
-        sink = upcast(sinks).view(1, heads, 1) if sinks.ndim == 1 else upcast(sinks)[:, :, -1]
-        logits = torch.cat([logits, sink.expand(batch, heads, 1)], dim=-1)
-    weights = logits.softmax(-1)[..., :keys]
+    batch, heads, queries, _ = call.query.shape
+    key_heads, keys = call.key.shape[1], call.key.shape[2]
+    last = torch.full((batch, 1), queries - 1, device=call.query.device)
+    weights = call.weights(last)[:, :, 0]
     grouped = weights.view(batch, key_heads, heads // key_heads, keys, 1)
-    weighted = grouped * upcast(value).unsqueeze(2)
+    weighted = grouped * upcast(call.value).unsqueeze(2)
     return LastRow(weights, weighted.reshape(batch, heads, keys, -1).transpose(1, 2).reshape(batch, keys, -1))
 
 
@@ -173,76 +112,43 @@ def _gate(attention_output: torch.Tensor, projection_input: torch.Tensor) -> tor
     )
 
 
-def _observed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def attend(
-        module: nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **kwargs: Any,
-    ) -> Any:
-        edit = _editor.get()
-        if edit is not None:
-            causal = kwargs.get("is_causal")
-            causal = getattr(module, "is_causal", True) if causal is None else causal
-            call = edit(module, AttentionCall(query, key, value, attention_mask, bool(causal)))
-            query, key, value, attention_mask = call.query, call.key, call.value, call.mask
-        result = forward(module, query, key, value, attention_mask, **kwargs)
-        read = _reader.get()
-        if read is not None:
-            sinks = kwargs.get("sinks", kwargs.get("s_aux"))
-            extra = (kwargs.get("scaling"), kwargs.get("softcap"), kwargs.get("position_bias"), sinks)
-            attention_output = result[0][:, -1].flatten(1)
-            read(module, last_row(query, key, value, attention_mask, *extra), attention_output)
-        return result
-
-    return attend
-
-
-def _model_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
-
-
-_OBSERVED_NAMES = {"sdpa": "phase_sdpa", "eager": "phase_eager"}
-AttentionInterface.register(_OBSERVED_NAMES["sdpa"], _observed(ALL_ATTENTION_FUNCTIONS["sdpa"]))
-AttentionInterface.register(_OBSERVED_NAMES["eager"], _observed(_model_eager))
-# Without a mask function of the same name transformers drops the mask silently, left padding included.
-AttentionMaskInterface.register(_OBSERVED_NAMES["sdpa"], sdpa_mask)
-AttentionMaskInterface.register(_OBSERVED_NAMES["eager"], eager_mask)
-
-
 @contextlib.contextmanager
-def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Module, LastRow], None]) -> Iterator[None]:
+def reading_attention(
+    model: Any,
+    anatomy: Anatomy,
+    read: Callable[[int, nn.Module, LastRow], None],
+    instruction: InstructionQueries | None = None,
+) -> Iterator[None]:
     """Call `read(layer, output projection, last row)` in every softmax attention of the decoder layers.
 
     The attention implementation of the decoder is replaced by one that calls the original and observes it. It is
     restored on leaving, also after an exception. Calls from outside the decoder layers are ignored. `read` is called
-    when the output projection receives its input, which shows whether the attention output was gated.
+    when the output projection receives its input, which shows whether the attention output was gated. With
+    `instruction` the row also holds the image's share of the attention of the instruction's tokens.
 
     Raises:
         AttentionError: the model's implementation is neither sdpa nor eager, or the model does not accept another.
     """
-    owner = anatomy.layer_by_module()
     waiting: dict[nn.Module, tuple[int, LastRow, torch.Tensor]] = {}
     hooked: set[nn.Module] = set()
     weights_by_layer: dict[int, torch.Tensor] = {}
     stack = contextlib.ExitStack()
 
-    def dispatch(module: nn.Module, row: LastRow, attention_output: torch.Tensor) -> None:
-        layer = owner.get(id(module))
-        if layer is not None:
-            projection = output_projection(module)
-            if layer in weights_by_layer:
-                is_same = torch.equal(weights_by_layer[layer], row.weights)
-                # Weights that differ between the calls become zeros, as in layers without attention.
-                row = replace(row, weights=row.weights * is_same, unusable=_SEVERAL)
-            weights_by_layer[layer] = row.weights
-            waiting[projection] = layer, row, attention_output
-            if projection not in hooked:
-                hooked.add(projection)
-                # Before the model's own hooks, which then count as part of the projection.
-                stack.callback(projection.register_forward_pre_hook(on_projection_input, prepend=True).remove)
+    def dispatch(layer: int, module: nn.Module, call: AttentionCall, attention_output: torch.Tensor) -> None:
+        row, projection = last_row(call), output_projection(module)
+        if instruction is not None:
+            row = replace(row, instruction=instruction.image_share(call))
+        if layer in weights_by_layer:
+            is_same = torch.equal(weights_by_layer[layer], row.weights)
+            # Weights that differ between the calls become zeros, as in layers without attention.
+            share = None if row.instruction is None else row.instruction * is_same
+            row = replace(row, weights=row.weights * is_same, instruction=share, unusable=_SEVERAL)
+        weights_by_layer[layer] = row.weights
+        waiting[projection] = layer, row, attention_output
+        if projection not in hooked:
+            hooked.add(projection)
+            # Before the model's own hooks, which then count as part of the projection.
+            stack.callback(projection.register_forward_pre_hook(on_projection_input, prepend=True).remove)
 
     @observer
     def on_projection_input(projection: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -251,50 +157,5 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Modu
             last = args[0].reshape(len(attention_output), -1, args[0].shape[-1])[:, -1]
             read(layer, projection, apply_gate(row, projection, attention_output, last))
 
-    with stack, _observed_attention(model, anatomy):
-        token = _reader.set(dispatch)
-        try:
-            yield
-        finally:
-            _reader.reset(token)
-
-
-@contextlib.contextmanager
-def editing_attention(
-    model: Any, anatomy: Anatomy, edit: Callable[[int, AttentionCall], AttentionCall]
-) -> Iterator[None]:
-    """Replace the arguments of every attention call of the decoder layers by `edit(layer, call)`, layers from 0.
-
-    Raises:
-        AttentionError: as in `reading_attention`.
-    """
-    owner = anatomy.layer_by_module()
-
-    def dispatch(module: nn.Module, call: AttentionCall) -> AttentionCall:
-        layer = owner.get(id(module))
-        return call if layer is None else edit(layer, call)
-
-    with _observed_attention(model, anatomy):
-        token = _editor.set(dispatch)
-        try:
-            yield
-        finally:
-            _editor.reset(token)
-
-
-@contextlib.contextmanager
-def _observed_attention(model: Any, anatomy: Anatomy) -> Iterator[None]:
-    """Replace the decoder's attention function by the observed one inside the block."""
-    original = anatomy.text_config._attn_implementation
-    if original not in _OBSERVED_NAMES:
-        raise AttentionError(
-            f"{anatomy.name} runs with attention {original!r}, whose weights cannot be read: load it with sdpa or eager"
-        )
-    key = anatomy.attention_key
-    try:
-        model.set_attn_implementation({key: _OBSERVED_NAMES[original]})
-        if anatomy.text_config._attn_implementation != _OBSERVED_NAMES[original]:
-            raise AttentionError(f"{anatomy.name} does not accept another attention function (AttentionInterface)")
+    with stack, attention_calls(model, anatomy, read=dispatch):
         yield
-    finally:
-        model.set_attn_implementation({key: original})

@@ -11,7 +11,8 @@ from harness.models.forward_pass import forward_pass
 from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask
-from harness.probe.observation import Readings, observing
+from harness.probe.observation import observing
+from harness.probe.readings import Readings
 from harness.probe.self_checks import check_output
 
 

@@ -40,6 +40,7 @@ class LastTokenAttention:
         self._device = groups.real.device
         self._weights: dict[int, torch.Tensor] = {}
         self._norms: dict[int, torch.Tensor] = {}
+        self._instruction: dict[int, torch.Tensor] = {}
 
     def read(self, layer: int, projection: nn.Module, row: LastRow) -> tuple[torch.Tensor, torch.Tensor | None] | None:
         """Read the row of one layer.
@@ -50,6 +51,8 @@ class LastTokenAttention:
         """
         # Only reduced tensors are copied between the devices of a distributed model.
         self._weights[layer] = row.weights.mean(1).to(self._device)
+        if row.instruction is not None:
+            self._instruction[layer] = row.instruction.to(self._device)
         if row.unusable:
             self._norms.pop(layer, None)
             return None
@@ -64,19 +67,27 @@ class LastTokenAttention:
         return sorted(self._weights)
 
     def arrays(self) -> dict[str, torch.Tensor]:
-        """Return norm_shares and weight_shares (batch, L, 4), and for figures norm_rows (batch, L, tokens).
+        """Return norm_shares, weight_shares (batch, L, 4), sink_share and instruction_share (batch, L).
 
-        Layers without such values hold zeros.
+        sink_share is the image's share of the weights minus its share of the norms. For figures norm_rows (batch, L,
+        tokens) is added. Layers without such values hold zeros.
         """
         if not self._weights:
             return {}
         norms = self._over_layers(self._norms)
-        arrays = {"norm_shares": self._shares(norms), "weight_shares": self._shares(self._over_layers(self._weights))}
+        by_norm, by_weight = self._shares(norms), self._shares(self._over_layers(self._weights))
+        arrays = {
+            "norm_shares": by_norm,
+            "weight_shares": by_weight,
+            "sink_share": (by_weight - by_norm)[..., 0] * by_norm.any(-1),
+            "instruction_share": self._over_layers(self._instruction, keys=False),
+        }
         return arrays | ({"norm_rows": norms} if self._drawing else {})
 
-    def _over_layers(self, amounts: dict[int, torch.Tensor]) -> torch.Tensor:
-        """Return the amounts of all layers, (batch, L, keys); zeros for a layer without amounts."""
+    def _over_layers(self, amounts: dict[int, torch.Tensor], *, keys: bool = True) -> torch.Tensor:
+        """Return the amounts of all layers, (batch, L, keys), without `keys` (batch, L); zeros for a layer without."""
         zeros = torch.zeros_like(next(iter(self._weights.values())))
+        zeros = zeros if keys else zeros[:, 0]
         return torch.stack([amounts.get(layer, zeros) for layer in range(self._depth)], dim=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ from harness.models.forward_errors import ForwardError, refuse_autocast
 from harness.models.linear import observer
 from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow, reading_attention
+from harness.probe.attention_call import InstructionQueries
 from harness.probe.attention_check import EXTRA_TOKENS, AttentionCheck, check_attended_tokens, check_layers_read
 from harness.probe.dense_lens import DenseLens
 from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens, open_lens
-from harness.probe.lens_task import LensTask, learn_block
+from harness.probe.lens_task import LensTask
 from harness.probe.logits import dense_logits
 from harness.probe.precision import upcast
+from harness.probe.readings import Readings
 from harness.probe.self_checks import (
     NotFiniteError,
     SelfCheckError,
@@ -32,47 +34,13 @@ from harness.probe.self_checks import (
     check_logits_differ,
     find_non_finite,
 )
-from harness.probe.similarity import GroupSums, UnitSums
-
-FloatArray = NDArray[np.floating[Any]]
+from harness.probe.similarity import GroupSums, UnitSums, WideStates
 
 _REMEDY = (
     "each decoder layer must run once over the whole prompt: exactly one forward pass, no generate(), and no module "
     "twice in the list of layers"
 )
 _STALE = "call harness.find_anatomy(model) after the last change to the parts of the model"
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """The readings of one forward pass, one row per sample; P = L + 1 residual points.
-
-    similarity: (batch, P, 5), columns of `GroupSums.similarities`. post_norm: (batch, 5), after the final norm. means:
-    mean unit vectors of image and text tokens, (batch, P, 2, d). norm_shares and weight_shares: shares of the last
-    token's attention, (batch, L, 4), columns of `ShareReader`. Shares are zeros in layers without softmax attention;
-    norm_shares also where the value vectors cannot be read. hits: words found by the lens, int (batch, P, 2, 2), for
-    own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not requested are
-    None. The last three are for figures and exist only for a dense task: norm_rows (batch, L, tokens), absent if it
-    has `points`, and the entries decoded at the image tokens (batch, P, image tokens, 5) and at the last token (batch,
-    P, 5).
-    """
-
-    similarity: FloatArray
-    post_norm: FloatArray
-    means: FloatArray
-    norm_shares: FloatArray | None = None
-    weight_shares: FloatArray | None = None
-    hits: NDArray[np.int64] | None = None
-    exit_agreement: NDArray[np.bool_] | None = None
-    norm_rows: FloatArray | None = None
-    decoded: NDArray[np.int64] | None = None
-    decoded_last: NDArray[np.int64] | None = None
-
-    def learn_block(self, vocabulary_size: int) -> tuple[int, ...]:
-        """Return the block for a `LensTask`, learned from the readings of a dense lens."""
-        assert self.decoded is not None
-        assert self.decoded_last is not None
-        return learn_block(torch.from_numpy(self.decoded), vocabulary_size, last=torch.from_numpy(self.decoded_last))
 
 
 @dataclass
@@ -86,6 +54,9 @@ class Observation:
     checks: AttentionCheck | None
     sample_ids: Sequence[str]
     _points: list[UnitSums] = field(default_factory=list)
+    _previous: WideStates | None = None  # The states of the previous point, until the next one.
+    _steps: list[torch.Tensor] = field(default_factory=list)
+    _last_units: list[torch.Tensor] = field(default_factory=list)
     _post_norm: UnitSums | None = None
     head_logits: torch.Tensor | None = None  # Logits of the last token, (batch, vocabulary).
     _last_state: torch.Tensor | None = None
@@ -121,16 +92,26 @@ class Observation:
                 f"the prompts have {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; "
                 f"{EXTRA_TOKENS if states.shape[1] > self.groups.real.shape[1] else _REMEDY}"
             )
-        self._points.append(self._sums(states).to(self.groups.real.device))
+        self._read_states(states)
         if self.lens is not None:
             with self._unobserved_calls():
                 self.lens.read(states)
         if self.checks is not None:
             self._last_state = states[:, -1:]
 
+    def _read_states(self, states: torch.Tensor) -> None:
+        """Reduce the states of a residual point, and their cosines with those of the previous one."""
+        wide, device = self._sums.widen(states), self.groups.real.device
+        self._points.append(self._sums.sums(wide).to(device))
+        self._last_units.append(wide.last_units.to(device))
+        if self._previous is not None:
+            self._steps.append(self._sums.step_cosines(self._previous, wide).to(device))
+        # A copy, because a layer may change its input in place.
+        self._previous = replace(wide, states=states.clone()) if wide.states is states else wide
+
     def on_final_norm(self, states: torch.Tensor) -> None:
         """Reduce the states after the final norm, (batch, tokens, d), the last point of most published curves."""
-        self._post_norm = self._sums(states).to(self.groups.real.device)
+        self._post_norm, self._previous = self._sums(states).to(self.groups.real.device), None
 
     def on_attention(self, layer: int, projection: nn.Module, row: LastRow) -> None:
         """Reduce the last token's attention in one decoder layer.
@@ -193,6 +174,9 @@ class Observation:
             "similarity": self._sums.similarities(points).transpose(0, 1),
             "post_norm": self._sums.similarities(self._post_norm),
             "means": self._sums.means(points).transpose(0, 1),
+            "norm_ratio": self._sums.norm_ratio(points).transpose(0, 1),
+            "step_cosine": torch.stack(self._steps, dim=1),
+            "last_units": torch.stack(self._last_units, dim=1),
             # The sum of a row of logits is finite only if all of them are.
             "logits": model_logits.sum(-1),
         }
@@ -273,7 +257,8 @@ def observing(
 
     with contextlib.ExitStack() as stack:
         if attention:
-            stack.enter_context(reading_attention(model, anatomy, observation.on_attention))
+            queries = InstructionQueries(groups)
+            stack.enter_context(reading_attention(model, anatomy, observation.on_attention, queries))
         stack.enter_context(anatomy.residual_points(at_point))
         stack.callback(anatomy.final_norm.register_forward_hook(after_norm).remove)
         stack.callback(anatomy.unembedding.register_forward_hook(after_head).remove)

@@ -18,7 +18,7 @@ from harness.probe.precision import upcast
 # Relative tolerances by dtype of the model's outputs; 16-bit types round to about 3 decimal digits.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 # Layers count from 1, residual points from 0.
-_PER_LAYER = ("norm_shares", "weight_shares", "norm_rows")
+_PER_LAYER = ("norm_shares", "weight_shares", "sink_share", "instruction_share", "step_cosine", "norm_rows")
 
 
 class SelfCheckError(PhaseError):

@@ -1,4 +1,4 @@
-"""Similarity of hidden states within and across the token groups, from the group means of unit vectors."""
+"""Similarity of hidden states within and across the token groups, their norms, and their cosines between points."""
 
 from __future__ import annotations
 
@@ -33,6 +33,28 @@ class UnitSums:
         return cls(torch.stack(vectors), torch.stack(norms))
 
 
+@dataclass(frozen=True, slots=True)
+class WideStates:
+    """Hidden states in float32 or better with their norms.
+
+    states: (batch, tokens, d), zeros at padding. norms and reciprocals: their norms and one over these, (batch,
+    tokens). The reciprocal of a norm below the smallest normal number is finite.
+    """
+
+    states: torch.Tensor
+    norms: torch.Tensor
+    reciprocals: torch.Tensor
+
+    def to(self, device: torch.device) -> WideStates:
+        """Return the same states on another device."""
+        return WideStates(self.states.to(device), self.norms.to(device), self.reciprocals.to(device))
+
+    @property
+    def last_units(self) -> torch.Tensor:
+        """The last token's state divided by its norm, (batch, d); zeros for a state of norm zero."""
+        return self.states[:, -1] * self.reciprocals[:, -1:]
+
+
 class GroupSums:
     """Sums of unit vectors over the image, text and instruction tokens of a batch.
 
@@ -54,18 +76,48 @@ class GroupSums:
         Args:
             states: hidden states, (batch, tokens, d).
         """
+        return self.sums(self.widen(states))
+
+    def widen(self, states: torch.Tensor) -> WideStates:
+        """Return hidden states (batch, tokens, d) in float32 or better with their norms."""
         wide = upcast(states)
         if self._padded:
             # States of padding may hold NaN, and 0 x NaN would reach the sums.
             wide = torch.where(self._real.to(wide.device), wide, 0.0)
-        key = (wide.dtype, wide.device)
-        if key not in self._weights:
-            self._weights[key] = self._masks.to(device=wide.device, dtype=wide.dtype)
         norms = torch.linalg.vector_norm(wide, dim=-1)
         # Below `tiny` the reciprocal overflows, and such a small state would not change a float32 sum of unit vectors.
         # NaN is preserved and reaches the sums.
         reciprocals = norms.clamp(min=_tiny(wide)).reciprocal_()
-        return UnitSums(torch.bmm(self._weights[key] * reciprocals.unsqueeze(1), wide), norms)
+        return WideStates(wide, norms, reciprocals)
+
+    def sums(self, wide: WideStates) -> UnitSums:
+        """Return the sums of the unit vectors of each group."""
+        weights = self._weights_like(wide.states) * wide.reciprocals.unsqueeze(1)
+        return UnitSums(torch.bmm(weights, wide.states), wide.norms)
+
+    def step_cosines(self, before: WideStates, after: WideStates) -> torch.Tensor:
+        """Return the mean cosine of a token's states at two residual points, (batch, 2): image and text tokens.
+
+        The result is on the device of `after`.
+        """
+        before = before.to(after.states.device)
+        # One product of the reciprocals after the other, because both together can overflow.
+        cosines = torch.einsum("btd,btd->bt", before.states, after.states) * before.reciprocals * after.reciprocals
+        weights = self._weights_like(cosines)[:, :2]
+        return torch.bmm(weights, cosines.unsqueeze(-1)).squeeze(-1) / weights.sum(-1)
+
+    def norm_ratio(self, sums: UnitSums) -> torch.Tensor:
+        """Return the mean norm of image states over that of text states, (batch,); stacked sums add a first axis."""
+        weights = self._weights_like(sums.norms)[:, :2]
+        means = torch.matmul(weights, sums.norms.unsqueeze(-1)).squeeze(-1) / weights.sum(-1)
+        return means[..., 0] / means[..., 1]
+
+    def _weights_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the masks of the groups, (batch, 3, tokens), with the dtype and on the device of a tensor."""
+        key = (tensor.dtype, tensor.device)
+        if key not in self._weights:
+            self._weights[key] = self._masks.to(device=tensor.device, dtype=tensor.dtype)
+        return self._weights[key]
 
     def similarities(self, sums: UnitSums) -> torch.Tensor:
         """Return the mean cosines across and within the groups.

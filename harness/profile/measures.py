@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.analysis.margins import ATTENTION_MARGIN_SHARE, CURVE_MARGIN_SHARE
+from harness.analysis.margins import ATTENTION_MARGIN_SHARE, CURVE_MARGIN_SHARE, NORM_MARGIN_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,16 @@ class MeasureKind:
     `margin` is the largest equivalent difference of a mean curve, as a share of its range. It is None for counts of
     words and tokens, which have the declared margins of recall. `counts` names the arrays of a profile from which such
     measures are computed; other measures are stored under their own name. `traced` is True if a value depends only on
-    earlier layers, so that it shows up to which layer two models are the same. `scale` is the order of magnitude of the
-    values, relative to a cosine or a share; rounding differs by a multiple of it.
+    earlier layers, so that it shows up to which layer two models are the same. `unbounded` is True for ratios and for
+    nats, whose tolerances are shares of the largest mean.
     """
 
     title: str
     axis: Axis
     margin: float | None
     traced: bool = True
-    scale: float = 1.0
     counts: tuple[str, ...] = ()
+    unbounded: bool = False
 
 
 SIMILARITY = MeasureKind("similarity", POINTS, CURVE_MARGIN_SHARE)
@@ -53,9 +53,12 @@ RECALL = MeasureKind("LogitLens recall", POINTS, None, counts=("hits", "words", 
 ATTENTION = MeasureKind("attention", LAYERS, ATTENTION_MARGIN_SHARE)
 # Every point is compared with the model's output, which depends on the last layer.
 EXIT = MeasureKind("exit agreement", POINTS, None, traced=False)
+NORMS = MeasureKind("norms of states", POINTS, NORM_MARGIN_SHARE, unbounded=True)
+STEPS = MeasureKind("steps of states", LAYERS, CURVE_MARGIN_SHARE)
+INTEGRATION = MeasureKind("visual integration", POINTS, CURVE_MARGIN_SHARE)
 # A caption's likelihood depends on all layers, also if attention is blocked in a few.
-KNOCKOUT = MeasureKind("attention knockout", LAYERS, CURVE_MARGIN_SHARE, traced=False, scale=100.0)
-KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT, KNOCKOUT)
+KNOCKOUT = MeasureKind("attention knockout", LAYERS, CURVE_MARGIN_SHARE, traced=False, unbounded=True)
+KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT, NORMS, STEPS, INTEGRATION, KNOCKOUT)
 
 
 class CurveStyle(NamedTuple):
@@ -72,7 +75,8 @@ class Measure:
 
     `family` names the group of measures that one case judges together. `reading` names the array of `probe.Readings`
     with its values, (samples, positions), or with a `column` (samples, positions, columns). `reading` is empty for a
-    measure computed from all samples together. A measure without a `line` is not plotted.
+    measure computed from all samples together, or from a control. A measure without a `line` is not plotted; `figure`
+    names the figure that shows it, empty for that of its family.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Measure:
     reading: str
     column: int | None = None
     line: CurveStyle | None = None
+    figure: str = ""
 
     @property
     def axis(self) -> Axis:
@@ -106,11 +111,6 @@ class Family:
         """Its measures, in the order of the table."""
         return tuple(measure for measure in MEASURES.values() if measure.family == self.name)
 
-    @property
-    def plotted(self) -> tuple[str, ...]:
-        """The names of its measures that are plotted."""
-        return tuple(measure.name for measure in self.measures if measure.line is not None)
-
 
 #: The family of the losses under attention knockout, and the name of its first measure and the prefix of its arrays.
 KNOCKOUT_FAMILY = "knockout"
@@ -121,6 +121,7 @@ FAMILIES = {
         Family("intra", "intra-modal similarity"),
         Family("attention", "attention of the last token"),
         Family("lens", "LogitLens"),
+        Family("states", "norms, steps and visual integration of the states"),
         Family(KNOCKOUT_FAMILY, "attention knockout"),
     )
 }
@@ -162,13 +163,36 @@ _ROWS = (
         for kind, title in (("norm", "norm-based attention"), ("weight", "attention weight"))
         for column, group in enumerate(SHARE_GROUPS)
     ),
+    Measure(
+        "sink_share", "attention weight on the image minus its share of the norms", "attention", ATTENTION,
+        "sink_share", None, CurveStyle("red", "--", "weight minus norm of the last token"), "image_attention",
+    ),
+    Measure(
+        "instruction_share", "attention weight of the instruction's tokens on the image", "attention", ATTENTION,
+        "instruction_share", None, CurveStyle("orange", "-", "weight of the instruction's tokens"), "image_attention",
+    ),
     Measure("recall_1", "LogitLens recall (top 1)", "lens", RECALL, "hits", 0, CurveStyle("orange", "--", "top 1")),
     Measure("recall_5", "LogitLens recall (top 5)", "lens", RECALL, "hits", 1, CurveStyle("blue", "-", "top 5")),
     Measure("exit_agreement", "exit agreement of the last token", "lens", EXIT, "exit_agreement"),
+    Measure(
+        "norm_ratio", "norm of image states over norm of text states", "states", NORMS, "norm_ratio", None,
+        CurveStyle("blue", "-", "image over text tokens"), "norms",
+    ),
+    *(
+        Measure(
+            f"step_{name}", f"cosine of {name} states before and after a layer", "states", STEPS, "step_cosine", column,
+            CurveStyle(colour, style, f"{name} tokens"), "steps",
+        )
+        for name, column, colour, style in (("image", 0, "green", "-"), ("text", 1, "purple", "--"))
+    ),
+    Measure(
+        "visual_integration", "distance of the last token's state to that with a blank image", "states", INTEGRATION,
+        "", None, CurveStyle("blue", "-", "the last token, real against blank"), "integration",
+    ),
     *(
         Measure(
             name, f"loss with the image blocked for {tokens}", KNOCKOUT_FAMILY, KNOCKOUT, "", None,
-            CurveStyle(colour, style, tokens),
+            CurveStyle(colour, style, tokens), "flow",
         )
         for name, tokens, colour, style in (
             ("knockout", "all later tokens", "blue", "-"),
@@ -183,6 +207,12 @@ MEASURES = {measure.name: measure for measure in _ROWS}
 PHASE_CURVES = ("inter", "image", "text")
 #: The similarity curves, which controls also have.
 CURVES = tuple(measure.name for measure in _ROWS if measure.kind is SIMILARITY)
+
+
+def plotted_measures(figure: str) -> tuple[str, ...]:
+    """Return the names of the measures that a figure shows, in the order of the table."""
+    rows = (measure for measure in MEASURES.values() if measure.line is not None)
+    return tuple(measure.name for measure in rows if (measure.figure or measure.family) == figure)
 
 
 def chance_measure(recall: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.analysis.phase_reading import PhaseReading
+from harness.analysis.turning_points import BoundaryInterval
 from harness.profile.profile import Array, Profile
 
 # With eleven sorted rows the quantiles 0.1 and 0.9 are the second and the tenth row, without interpolation.
@@ -17,10 +19,12 @@ ROWS = 11
 class RecordedProfile(Profile):
     """A profile from a record: its arrays are artificial rows with the recorded means and bands.
 
-    The rows serve figures and tables. Phases cannot be computed from them, so `reading` holds the recorded ones.
+    The rows serve figures and tables. Phases and landmarks cannot be computed from them, so `reading` and `landmarks`
+    hold the recorded ones.
     """
 
     reading: PhaseReading | None = None
+    landmarks: Mapping[str, BoundaryInterval] = field(default_factory=dict)
 
 
 def rows_with_band(mean: Array, low: Array, high: Array) -> Array:

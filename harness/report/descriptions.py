@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from harness.analysis.control_difference import DifferenceBand, curve_difference
 from harness.analysis.phase_reading import PhaseReading
 from harness.data.words import stem
 from harness.errors import LONGEST_TOKEN, shorten
-from harness.profile.measures import SHARE_GROUPS, layer_ranges
+from harness.profile.measures import MEASURES, SHARE_GROUPS, layer_ranges
 from harness.profile.profile import Array, Drawing, Profile
 from harness.report.controls_compared import control_name, curve_difference_text
 from harness.report.decoded_map import decodes_reference, reference_stems, visible_token
@@ -26,7 +26,7 @@ _OVERLAY = (
     "Open dots are the means of {name}. A triangle at the top marks a layer that differs; a stroke marks a layer that "
     "changed within the margin."
 )
-_OVERLAID = ("inter", "intra", "attention", "recall")
+_OVERLAID = ("inter", "intra", "attention", "recall", "steps", "norms", "integration", "image_attention")
 
 # The number of decoded tokens shown per layer.
 _MOST_WORDS = 8
@@ -51,6 +51,12 @@ CAPTIONS: Mapping[str, str] = {
     "another sample's words.",
     "controls": "Inter-modal similarity minus the same curve under each control. Bands are 99 % intervals that hold at "
     "all points at once; a difference counts if its band lies beyond the dotted margin.",
+    "steps": "Mean cosine of a token's states before and after each layer: 1 if the layer changes nothing. Bands are "
+    "the middle 80 % of the samples, the dotted line the cosine from which on states count as settled.",
+    "norms": "Mean norm of the image states divided by that of the text states, on a logarithmic scale.",
+    "integration": "Cosine distance of the last token's state between the sample's image and a uniform grey image.",
+    "image_attention": "The image's share of the instruction's attention weights, and of the last token's weights "
+    "minus its share of the norms: above 0 where the last token attends to image tokens of small values, as to sinks.",
     "segments": "Number of monotone segments of the mean curve by prominence. Verdicts use the declared prominence, "
     "the dashed vertical line.",
     "lens": "One sample: the token that LogitLens decodes at each image token. Blue cells are words of the captions, "
@@ -58,7 +64,8 @@ CAPTIONS: Mapping[str, str] = {
     "flow": "Loss of a caption's log-likelihood if tokens after the image cannot attend to it in a window of layers "
     "(attention knockout), in nats: for all later tokens, and for the caption or the instruction alone. Intervals of "
     "99 % hold for all windows at once. Grey steps are the same with noise or a grey image in its place, and with "
-    "other prompt tokens blocked instead; a loss below 0 means that the blocked tokens misled the model. The dashed line is the layer from which on the image is not needed.",
+    "other prompt tokens blocked instead; a loss below 0 means that the blocked tokens misled the model. The "
+    "dashed line is the layer from which on the image is not needed.",
     "difference": "Inter-modal similarity of the first model minus that of the second. The band holds at all points at "
     "once; the models differ where it lies beyond the dotted margin.",
     "against": "Inter-modal similarity of both models over the relative depth. Dots mark the turning points.",
@@ -242,6 +249,17 @@ def _controls(_: Profile, reading: PhaseReading) -> str:
     return f"Confirmed differences to the controls, {'; '.join(texts)}." if texts else "No control was measured."
 
 
+def _states(*names: str) -> Callable[[Profile, PhaseReading], str]:
+    """Return a function that describes the means of measures at the ends of the phases."""
+
+    def describe(profile: Profile, reading: PhaseReading) -> str:
+        if not profile.measured(names):
+            return "It was not measured."
+        return "At the ends of the phases: " + _at_edges(profile, reading, names)
+
+    return describe
+
+
 def _segments(profile: Profile, reading: PhaseReading) -> str:
     segments = reading.any_segments
     return (
@@ -254,9 +272,12 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
     edges = reading.phase_ends
 
     def values(mean: Array) -> str:
-        return ", ".join(f"{mean[edge]:.2f} at layer {edge}" for edge in edges)
+        # A curve over layers has no value at layer 0.
+        missing = profile.depth + 1 - len(mean)
+        return ", ".join(f"{mean[edge - missing]:.2f} at layer {edge}" for edge in edges if edge >= missing)
 
     titles = {"recall_5": "top 5", "recall_1": "top 1", "recall_chance_5": "another sample's words"}
+    titles |= {name: MEASURES[name].title for name in names if name in MEASURES and MEASURES[name].figure}
     curves = profile.measured(names)
     return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in curves) + "."
 
@@ -264,10 +285,8 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
 def _flow(_: Profile, reading: PhaseReading) -> str:
     if reading.knockout is None:
         return "Attention knockout was not measured."
-    losses = ", ".join(
-        f"{loss.effect:.3g} nats in layers {loss.layers[0]}-{loss.layers[1]}"
-        for loss in reading.knockout.paths["later"]
-    )
+    later = reading.knockout.paths["later"]
+    losses = ", ".join(f"{loss.effect:.3g} nats in layers {loss.layers[0]}-{loss.layers[1]}" for loss in later)
     return f"{' '.join(flow_sentences(reading.knockout))} Losses by window: {losses}."
 
 
@@ -278,5 +297,9 @@ _PANELS = {
     "attention": _attention,
     "recall": _recall,
     "controls": _controls,
+    "steps": _states("step_image", "step_text"),
+    "norms": _states("norm_ratio"),
+    "integration": _states("visual_integration"),
+    "image_attention": _states("instruction_share", "sink_share"),
     "segments": _segments,
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from harness.judgement.landmarks import landmark_text
 from harness.judgement.phases import CLAIM_NAMES, SHARES, phase_reading, relative_depth
 from harness.measurement.word_order import CONFIDENCE, word_order_scores
 from harness.models.likelihood import CHANCE
@@ -62,6 +63,8 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
     if relative:
         shares = [f"{relative_depth(end, profile.depth):.2f}" for end in outcome.ends]
         add_lines("depth", f"I, II, III end at {_listed(shares)} of the depth")
+    if landmarks := landmark_text(profile):
+        add_lines("landmarks", landmarks)
     counts = ", ".join(str(count) for count in outcome.segment_counts)
     shares_text = ", ".join(f"{100 * share:g}" for share in SHARES)
     add_lines(

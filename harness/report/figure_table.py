@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import printable
-from harness.profile.measures import FAMILIES, MEASURES, POINTS
+from harness.profile.measures import MEASURES, POINTS, plotted_measures
 from harness.profile.profile import Array, Profile, as_floats
 from harness.report.difference_panels import control_bands
 from harness.report.image_flow import CONTROL_LABELS, PATH_LABELS
@@ -71,24 +71,26 @@ def panel_table(name: str, profile: Profile, reading: PhaseReading, overlaid: Ov
     if name in special:
         columns = tuple(special[name](profile, reading))
         return FigureTable(columns, "prominence", _PROMINENCE_STEP) if name == "segments" else FigureTable(columns)
-    names = FAMILIES["lens" if name == "recall" else name].plotted
+    names = plotted_measures("lens" if name == "recall" else name)
     return FigureTable(tuple(_family_columns(name, names, profile, overlaid)))
 
 
 def _family_columns(
     panel: str, names: tuple[str, ...], profile: Profile, overlaid: OverlaidCurves | None
 ) -> Iterator[FigureColumn]:
-    unit = {"attention": "share_of_norms", "recall": "share_of_words"}.get(panel, "cosine")
-    axis = MEASURES[names[0]].axis
-    indices = attention_layers(profile) if panel == "attention" else np.arange(profile.depth + 1)
+    unit, axis = _UNITS.get(panel, "cosine"), MEASURES[names[0]].axis
+    with_attention = panel in ("attention", "image_attention")
+    indices = attention_layers(profile) if with_attention else np.arange(profile.depth + 1 - axis.first)
     yield FigureColumn("residual_point" if axis is POINTS else "layer", indices + axis.first)
-    curves = {name: (profile[name], curve_style(name).label) for name in profile.measured((*names, *_CHANCE[panel]))}
+    curves = {
+        name: (profile[name], curve_style(name).label) for name in profile.measured((*names, *_CHANCE.get(panel, ())))
+    }
     if panel == "inter":
         curves |= {f"control_{name}": (each["inter"], f"control {name}") for name, each in profile.controls.items()}
     for name, (rows, label) in curves.items():
         values = as_floats(rows[:, indices])
         yield FigureColumn(f"{name}_mean_{unit}", values.mean(0), label)
-        if panel in ("intra", "attention") or name == "inter":
+        if panel not in ("inter", "recall") or name == "inter":
             for share, row in zip((10, 90), np.quantile(values, [0.1, 0.9], axis=0), strict=True):
                 yield FigureColumn(f"{name}_quantile_{share}_{unit}", row)
     if panel == "inter":
@@ -100,7 +102,11 @@ def _family_columns(
             yield FigureColumn(f"{name}_compared_{unit}", mean, f"{curve_style(name).label}, {overlaid.name}")
 
 
-_CHANCE = {"inter": (), "intra": (), "attention": (), "recall": ("recall_chance_5",)}
+_CHANCE = {"recall": ("recall_chance_5",)}
+_UNITS = {
+    "attention": "share_of_norms", "recall": "share_of_words", "norms": "ratio", "integration": "distance",
+    "image_attention": "share_of_weights",
+}  # fmt: skip
 
 
 def _segment_columns(profile: Profile, reading: PhaseReading) -> Iterator[FigureColumn]:

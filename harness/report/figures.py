@@ -33,6 +33,7 @@ from harness.report.panels import (
     prominence_panel,
     recall_panel,
 )
+from harness.report.state_panels import image_attention_panel, integration_panel, norms_panel, steps_panel
 from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ PANELS: Mapping[str, tuple[str, Panel]] = {
     "recall": ("LogitLens recall at the image tokens", recall_panel),
     "controls": ("Inter-modal similarity minus its controls", controls_panel),
     "flow": ("Loss with the image blocked", flow_panel),
+    "steps": ("Cosine of the states before and after a layer", steps_panel),
+    "norms": ("Norm of image states over text states", norms_panel),
+    "integration": ("Visual integration of the last token", integration_panel),
+    "image_attention": ("Attention to the image", image_attention_panel),
     "segments": ("Monotone segments at each prominence", prominence_panel),
 }
 _PAPER_FIGURES = ("inter", "intra", "attention", "recall")
@@ -137,9 +142,11 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
     Args:
         profile: a measured profile or that of a baseline.
         figure: a name of `PANELS`: `inter` (the paper's figure 1), `intra` (figure 3), `attention` (figure 4, shares),
-            `recall` (figure 5), `controls` (real minus control), `flow` (the loss if layers cannot attend to the image)
-            or `segments` (the number of monotone segments by prominence). Or `lens`: the tokens that LogitLens decodes
-            in the first drawn sample.
+            `recall` (figure 5), `controls` (real minus control), `flow` (the loss if layers cannot attend to the
+            image), `steps` (cosines of the states before and after a layer), `norms` (image over text), `integration`
+            (real against blank image), `image_attention` (weight minus norm, and the instruction's weight) or
+            `segments` (the number of monotone segments by prominence). Or `lens`: the tokens that LogitLens decodes in
+            the first drawn sample.
         axes: the axes to draw on; None creates new axes with pyplot, which a notebook displays.
 
     Raises:

@@ -68,6 +68,19 @@ GLOSSARY: dict[str, tuple[Term, ...]] = {
             "exit agreement",
             "The share of samples whose last token decodes, at a residual point, to the model's final top token.",
         ),
+        Term("norm ratio", "The mean norm of the image tokens' states divided by that of the text tokens'."),
+        Term("step cosine", "The mean cosine of a token's states before and after a layer; 1 if it changes nothing."),
+        Term(
+            "sink share",
+            "The image's share of the last token's attention weights minus its share of the norms; positive at sinks, "
+            "tokens with much weight and small values.",
+        ),
+        Term("instruction share", "The image's share of the attention weights of the instruction's tokens."),
+        Term(
+            "visual integration",
+            "The cosine distance of the last token's state between the sample's image and the blank control.",
+        ),
+        Term("landmark", "A layer that is read off the mean curve of a measure, with its interval."),
         Term("Winoground scores", "Text, image and group score of Winoground, computed from caption likelihoods."),
     ),
     "Phases": (

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from harness.analysis.claims import CLAIMS
 from harness.data.sample import left_out_lines
 from harness.errors import printable, shorten, shorten_texts
+from harness.judgement.landmarks import landmark_text
 from harness.judgement.paper import paper_claims
 from harness.judgement.phases import CLAIM_NAMES
 from harness.profile.profile import Drawing
@@ -147,6 +148,7 @@ def render_page(
         glossary=GLOSSARY,
         left_out_lines=left_out_lines,
         boundary_sentence=boundary_sentence,
+        landmarks=landmark_text,
         certainty_sentence=certainty_sentence,
         flow_sentences=flow_sentences,
         comparison_rows=comparison_rows,

@@ -16,7 +16,7 @@ from harness.analysis.segments import PROMINENCE_SHARE, persistence
 from harness.errors import printable
 from harness.judgement.regression import Finding
 from harness.judgement.results import Result
-from harness.profile.measures import FAMILIES, MEASURES
+from harness.profile.measures import MEASURES, plotted_measures
 from harness.profile.profile import Array, Profile, as_floats
 from harness.report.controls_compared import control_name
 from harness.report.palette import CONTROL_LINES, FAINT, GREY, GRID, INK, PAPER, PHASES, RED, SHADE, Style, curve_style
@@ -60,7 +60,7 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: O
 
     The open diamond is the state after the final norm, on which most published curves end.
     """
-    names = profile.measured(FAMILIES["inter"].plotted)
+    names = profile.measured(plotted_measures("inter"))
     for name in names:
         _curve(axes, np.arange(profile.depth + 1), profile[name], curve_style(name), band=name == "inter")
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
@@ -77,19 +77,19 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: O
 
 def intra_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
     """Draw figure 3: similarity within the image, the text and the instruction tokens, with sample bands."""
-    _family_panel(axes, profile, reading, overlaid, "intra", "mean cosine")
+    family_panel(axes, profile, reading, overlaid, "intra", "mean cosine")
 
 
 def attention_panel(
     axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None
 ) -> None:
     """Draw figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
-    _family_panel(axes, profile, reading, overlaid, "attention", "share of the norms", attention_layers(profile))
+    family_panel(axes, profile, reading, overlaid, "attention", "share of the norms", attention_layers(profile))
 
 
 def attention_layers(profile: Profile) -> Array:
     """Return the indices of the layers with shares; those without softmax attention have none and are not drawn."""
-    shares = [profile[name].any(axis=0) for name in profile.measured(FAMILIES["attention"].plotted)]
+    shares = [profile[name].any(axis=0) for name in profile.measured(plotted_measures("attention"))]
     return np.flatnonzero(np.any(shares, axis=0)) if shares else np.arange(0)
 
 
@@ -97,7 +97,7 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: 
     """Draw figure 5: recall of the reference words at the image tokens, and chance."""
     points = np.arange(profile.depth + 1)
     # The curves with the highest recall come first.
-    names = FAMILIES["lens"].plotted[::-1]
+    names = plotted_measures("lens")[::-1]
     for name in profile.measured((*names, "recall_chance_5")):
         _curve(axes, points, profile[name], curve_style(name), band=False)
     if profile.no_recall:
@@ -203,17 +203,17 @@ def legend_below(axes: Axes) -> None:
     )  # fmt: skip
 
 
-def _family_panel(
+def family_panel(
     axes: Axes,
     profile: Profile,
     reading: PhaseReading,
     overlaid: OverlaidCurves | None,
-    family: str,
+    figure: str,
     unit: str,
     where: Any = slice(None),
 ) -> None:
-    """Draw the curves of a family with their bands, at the positions selected by `where`."""
-    names = FAMILIES[family].plotted
+    """Draw the curves of a figure with their bands, at the positions selected by `where`."""
+    names = plotted_measures(figure)
     for name in profile.measured(names):
         rows = profile[name]
         positions = np.arange(rows.shape[1]) + MEASURES[name].axis.first
@@ -221,7 +221,7 @@ def _family_panel(
     if not profile.measured(names):
         note_in_panel(axes, "not measured")
     _compare(axes, names, overlaid, where)
-    finish_panel(axes, reading, unit, from_zero=family == "attention")
+    finish_panel(axes, reading, unit, from_zero=figure in ("attention", "integration"))
 
 
 def finish_panel(axes: Axes, reading: PhaseReading, unit: str, *, from_zero: bool = False) -> None:

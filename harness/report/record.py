@@ -24,6 +24,7 @@ from harness.baselines.history import HISTORY
 from harness.baselines.mean_curves import mean_curves, shown_measures
 from harness.baselines.store import Baseline
 from harness.errors import LONGEST_TOKEN, shorten, shorten_texts
+from harness.judgement.landmarks import landmark_record
 from harness.judgement.phases import json_number, phase_reading, phases_of
 from harness.judgement.side_by_side import reading_traces
 from harness.measurement.word_order import Score, word_order_scores
@@ -119,6 +120,7 @@ def pair_record(
         "samples": list(profile.sample_ids),
         "phases": phases_of(profile, reading := reading or phase_reading(profile)),
         "reading": _reading(reading),
+        "landmarks": landmark_record(profile),
         **mean_curves(profile),
         "bands": bands(profile),
         **({} if reading.knockout is None else {"knockout": knockout_record(reading.knockout)}),

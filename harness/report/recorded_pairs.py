@@ -16,6 +16,7 @@ from harness.analysis.recorded_reading import recorded_reading
 from harness.analysis.segments import ConfirmedSegments, Segment
 from harness.analysis.turning_points import Boundaries, BoundaryInterval
 from harness.baselines.history import read_history
+from harness.judgement.landmarks import LANDMARKS
 from harness.judgement.side_by_side import RecordedBaseline, RecordedReference, Trace
 from harness.profile.environment import Environment
 from harness.profile.measures import KINDS
@@ -85,6 +86,11 @@ def recorded_profile(entry: Mapping[str, Any]) -> RecordedProfile:
             {control: _difference(band) for control, band in reading["control_bands"].items()},
             recorded_knockout(entry["knockout"]) if "knockout" in entry else None,
         ),
+        landmarks={
+            name: BoundaryInterval(*map(number, entry["landmarks"][name]["layer"]))
+            for name in LANDMARKS
+            if name in entry["landmarks"]
+        },
     )
 
 

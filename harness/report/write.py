@@ -11,6 +11,7 @@ from typing import Any
 from harness.analysis.phase_reading import PhaseReading
 from harness.baselines.store import Baseline
 from harness.judgement.phases import phase_reading
+from harness.profile.measures import plotted_measures
 from harness.profile.profile import Drawing, Profile
 from harness.report.against import ModelComparison
 from harness.report.descriptions import (
@@ -73,7 +74,7 @@ class _ReportWriter:
                 describe_panel(name, profile, reading),
             )
             for name in PANELS
-            if (name != "controls" or profile.controls) and (name != "flow" or reading.knockout is not None)
+            if _is_measured(name, profile)
         )
         return PairPage(
             outcome=outcome,
@@ -141,6 +142,14 @@ class _ReportWriter:
             for kind, draw, describe in kinds
         )
         return SampleSection(drawing, tuple(figures), decoded_layers(drawing))
+
+
+def _is_measured(figure: str, profile: Profile) -> bool:
+    """Return True unless the profile lacks all measures of a figure, or all controls."""
+    if figure == "controls":
+        return bool(profile.controls)
+    measures = plotted_measures(figure)
+    return not measures or bool(profile.measured(measures))
 
 
 def _compared_name(baseline: Baseline) -> str:

@@ -117,8 +117,8 @@ class Options:
         "write the failing claims of the measured pairs with their measured reasons to the known differences beside "
         "the baselines, and remove those that hold")
     knockout: bool = row(
-        "measure how much less likely each caption becomes if later tokens cannot attend to the image in a window of "
-        "layers, and run the causal cases, which judge where the image enters; -m causal does the same")
+        "measure how much less likely captions become if later tokens cannot attend to the image in a window of layers, "
+        "and run the causal cases, which judge where the image enters; -m causal does the same")
     knockout_window: int | None = row(
         "with --phase-knockout: number of layers in a window", "N", whole_number(1), None, "a sixth of the depth")
     rephrase: bool = row(

@@ -15,7 +15,7 @@ from harness.baselines.margin_table import margin_table, margin_values
 from harness.baselines.store import Baseline
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, layered_noise, shift_curves, stretch_curves
 from harness.profile.environment import Environment
-from harness.profile.measures import CURVES, SHARE_GROUPS
+from harness.profile.measures import CURVES, MEASURES, SHARE_GROUPS
 from harness.profile.profile import Array, Profile
 
 #: Standard deviation between samples of a cosine, and of the logarithm of an attention share.
@@ -36,6 +36,14 @@ _MEANS: Mapping[str, tuple[float, float, float]] = {
     "image": (0.30, 0.5, SPREAD),
     "text": (0.15, 0.8, SPREAD / 2),
     "instruction": (0.10, 0.9, SPREAD / 2),
+}
+# By measure of the states: its mean at the first and the last position, and the standard deviation between samples.
+_STATES: Mapping[str, tuple[float, float, float]] = {
+    "norm_ratio": (3.0, 1.0, SPREAD),
+    "step_image": (0.90, 0.97, SPREAD / 8),
+    "step_text": (0.80, 0.95, SPREAD / 8),
+    "visual_integration": (0.0, 0.30, SPREAD / 2),
+    "instruction_share": (0.50, 0.20, SPREAD / 2),
 }
 _SHARES = {"image": 0.25, "instruction": 0.20, "other": 0.40, "self": 0.15}
 _ENVIRONMENT = Environment("none", "none", "cpu", "simulated", "float32", "none")
@@ -101,6 +109,7 @@ class Population:
         """Return a profile of `n` samples; a seed draws the same samples with and without a change."""
         drawing, change_rng = (np.random.default_rng([seed, part]) for part in (0, 1))
         arrays = {**self._curves(drawing, change_rng, change), **self._shares(drawing), **self._words(drawing, change)}
+        arrays |= self._states(drawing) | _sink_share(arrays)
         samples = tuple(f"{seed}-{i:04d}" for i in range(self.n))
         return Profile(
             model=f"synthetic-{self.shape.name}",
@@ -146,6 +155,14 @@ class Population:
             arrays |= _normalised_shares(kind, parts)
         return arrays
 
+    def _states(self, rng: np.random.Generator) -> dict[str, Array]:
+        arrays: dict[str, Array] = {}
+        for name, (first, last, spread) in _STATES.items():
+            points = self.depth + 1 - MEASURES[name].axis.first
+            curves = np.linspace(first, last, points) + spread * self._noise(rng, points)
+            arrays[name] = curves.astype(np.float32)
+        return arrays
+
     def _words(self, rng: np.random.Generator, change: Change) -> dict[str, Array]:
         points = self.depth + 1
         arrays: dict[str, Array] = {}
@@ -172,17 +189,21 @@ class Population:
 def remeasure(profile: Profile, seed: int) -> Profile:
     """Return the same samples as measured again in a coarser dtype: no real change, but no number is identical.
 
-    Every value of a curve gets noise of 0.003, half of its variance smooth over the layers. Each layer's mean shifts by
-    0.002, smoothly over the layers. Shares get noise of 1.2 %. In 5 % of the samples one hit more or less occurs, and
-    one layer's exit agreement flips.
+    Every value of a curve, and of a measure of the states, gets noise of 0.003, half of its variance smooth over the
+    layers. Each layer's mean shifts by 0.002, smoothly over the layers. Shares get noise of 1.2 %. In 5 % of the
+    samples one hit more or less occurs, and one layer's exit agreement flips.
     """
     rng = np.random.default_rng([seed, 2])
     arrays = dict(profile.arrays)
-    for name in CURVES:
-        n, points = arrays[name].shape
+
+    def noisy(curves: Array) -> FloatArray:
+        n, points = curves.shape
         value = _halved(rng.standard_normal((n, points))) + _halved(layered_noise(rng, n, points, 0.9))
-        curves = arrays[name] + VALUE_NOISE * value + MEAN_NOISE * layered_noise(rng, 1, points, 0.9)
-        arrays |= _with_post_norm(name, curves)
+        changed: FloatArray = curves + VALUE_NOISE * value + MEAN_NOISE * layered_noise(rng, 1, points, 0.9)
+        return changed
+
+    for name in CURVES:
+        arrays |= _with_post_norm(name, noisy(arrays[name]))
     for kind in ("norm", "weight"):
         parts = {group: arrays[f"{kind}_{group}"].astype(np.float64) for group in SHARE_GROUPS}
         arrays |= _normalised_shares(
@@ -194,6 +215,7 @@ def remeasure(profile: Profile, seed: int) -> Profile:
     rows, layers = _draw_few(rng, len(flipped), flipped.shape[1] - 1)
     flipped[rows, layers] = 1 - flipped[rows, layers]
     arrays["exit_agreement"] = flipped
+    arrays |= {name: noisy(arrays[name]).astype(np.float32) for name in _STATES} | _sink_share(arrays)
     return replace(profile, arrays=arrays)
 
 
@@ -221,6 +243,10 @@ def _with_post_norm(name: str, curves: FloatArray) -> dict[str, Array]:
     narrow = curves.astype(np.float32)
     # The adjustment for the tokens of other samples exists only before the final norm.
     return {name: narrow} | ({} if name == "inter_adjusted" else {f"post_norm_{name}": narrow[:, -1]})
+
+
+def _sink_share(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {"sink_share": arrays["weight_image"] - arrays["norm_image"]}
 
 
 def _normalised_shares(kind: str, parts: Mapping[str, FloatArray]) -> dict[str, Array]:

@@ -15,8 +15,8 @@ from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.probe.last_token import ShareReader
 from harness.probe.lens_task import KS
-from harness.probe.observation import Readings
 from harness.probe.precision import upcast
+from harness.probe.readings import Readings
 from harness.probe.self_checks import check_image_positions, collect_placeholder_masks
 from harness.probe.similarity import GroupSums
 from harness.releases.tiny.dense_readings import observing_densely

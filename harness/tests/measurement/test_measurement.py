@@ -28,8 +28,9 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
 
 def test_a_profile_holds_every_measure(vlm: Vlm) -> None:
     profile = tiny_profile(vlm)
-    points = dict.fromkeys((*CURVES, "exit_agreement"), (N, 5))
-    layers = {f"{kind}_{group}": (N, 4) for kind in ("norm", "weight") for group in SHARE_GROUPS}
+    points = dict.fromkeys((*CURVES, "exit_agreement", "norm_ratio"), (N, 5))
+    layers = dict.fromkeys(("sink_share", "instruction_share", "step_image", "step_text"), (N, 4))
+    layers |= {f"{kind}_{group}": (N, 4) for kind in ("norm", "weight") for group in SHARE_GROUPS}
     post = {f"post_norm_{name}": (N,) for name in CURVES if name != "inter_adjusted"}
     counts = {"hits": (N, 5, 2), "chance_hits": (N, 5, 2), "words": (N,), "chance_words": (N,)}
     assert {name: array.shape for name, array in profile.arrays.items()} == points | layers | post | counts

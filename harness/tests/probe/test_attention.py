@@ -15,6 +15,7 @@ from harness.data.sample import Sample
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, apply_gate, last_row, reading_attention
+from harness.probe.attention_call import AttentionCall
 from harness.probe.last_token import ShareReader, linear_map
 from harness.tests.support import literal
 from harness.tests.support.tiny import cast_inputs, dense_lens_task, observe, random_groups, tiny_vlm
@@ -49,7 +50,7 @@ def test_last_row_equals_explicit_softmax(
         if kind == "additive":
             mask = torch.zeros(rows.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
     projection = nn.Linear(heads * value_dim, width, bias=bias).double()
-    row = last_row(torch.tensor(query), torch.tensor(key), torch.tensor(value), mask, 0.7)
+    row = last_row(AttentionCall(torch.tensor(query), torch.tensor(key), torch.tensor(value), mask, 0.7))
     with torch.no_grad():
         vectors = linear_map(projection, row.values)(row.values).numpy()
     for b in range(batch):
@@ -65,17 +66,17 @@ def test_scaling_defaults_to_one_over_the_root_of_the_dimension_and_softcap_limi
     generator = torch.Generator().manual_seed(3)
     query, key, value = (torch.randn(1, 2, 5, 16, generator=generator, dtype=torch.float64) for _ in range(3))
     logits = (query[:, :, -1:] @ key.transpose(2, 3))[:, :, 0] / 4.0
-    plain = last_row(query, key, value, None, None)
+    plain = last_row(AttentionCall(query, key, value, None, None))
     torch.testing.assert_close(plain.weights, logits.softmax(-1))
-    capped = last_row(query, key, value, None, None, softcap=0.5)
+    capped = last_row(AttentionCall(query, key, value, None, None, softcap=0.5))
     torch.testing.assert_close(capped.weights, (0.5 * torch.tanh(logits / 0.5)).softmax(-1))
 
 
 def test_16_bit_attention_is_reduced_in_float32() -> None:
     generator = torch.Generator().manual_seed(4)
     query, key, value = (torch.randn(1, 2, 5, 8, generator=generator).bfloat16() for _ in range(3))
-    row = last_row(query, key, value, None, None)
-    exact = last_row(query.double(), key.double(), value.double(), None, None)
+    row = last_row(AttentionCall(query, key, value, None, None))
+    exact = last_row(AttentionCall(query.double(), key.double(), value.double(), None, None))
     assert row.weights.dtype == row.values.dtype == torch.float32
     torch.testing.assert_close(row.weights.double(), exact.weights, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(row.values.double(), exact.values, rtol=1e-5, atol=1e-7)
@@ -190,13 +191,13 @@ def test_position_bias_is_added_and_sinks_take_their_share() -> None:
     query, key, value = (torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64) for _ in range(3))
     bias = torch.randn(1, 3, 5, 5, generator=generator, dtype=torch.float64)
     sinks = torch.randn(3, generator=generator, dtype=torch.float64)
-    row = last_row(query, key, value, None, 0.5, None, bias, sinks)
+    row = last_row(AttentionCall(query, key, value, None, 0.5, None, bias, sinks))
     for b in range(2):
         for h in range(3):
             logits = [float(query[b, h, -1] @ key[b, h, j]) * 0.5 + float(bias[0, h, -1, j]) for j in range(5)]
             total = sum(np.exp(logit) for logit in (*logits, float(sinks[h])))
             np.testing.assert_allclose(row.weights[b, h].numpy(), np.exp(logits) / total, rtol=1e-9)
-    wide = last_row(query, key, value, None, 0.5, None, bias, sinks.view(1, 3, 1, 1).expand(2, 3, 5, 1))
+    wide = last_row(AttentionCall(query, key, value, None, 0.5, None, bias, sinks.view(1, 3, 1, 1).expand(2, 3, 5, 1)))
     torch.testing.assert_close(wide.weights, row.weights)
     assert bool((row.weights.sum(-1) < 1.0).all())
 

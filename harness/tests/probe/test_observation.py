@@ -15,7 +15,8 @@ from harness.data.sample import Sample
 from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
-from harness.probe.observation import Observation, Readings, observing
+from harness.probe.observation import Observation, observing
+from harness.probe.readings import Readings
 from harness.probe.self_checks import SelfCheckError
 from harness.tests.support import literal
 from harness.tests.support.tiny import cast_inputs, dense_lens_task, observe, tiny_vlm
@@ -196,7 +197,7 @@ def test_readings_that_were_not_requested_are_none(vlm: Vlm, samples: list[Sampl
         vlm.model(**batch.inputs, use_cache=False)
     readings = observation.readings()
     present = {field.name for field in fields(Readings) if getattr(readings, field.name) is not None}
-    assert present == {"similarity", "post_norm", "means"}
+    assert present == {"similarity", "post_norm", "means", "norm_ratio", "step_cosine", "last_units"}
     full = observe(vlm, samples)
     np.testing.assert_array_equal(readings.similarity, full.similarity)
 

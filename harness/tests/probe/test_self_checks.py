@@ -17,6 +17,7 @@ from harness.models.anatomy import Anatomy
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, last_row
+from harness.probe.attention_call import AttentionCall
 from harness.probe.attention_check import check_layers_read
 from harness.probe.last_token import LinearMap
 from harness.probe.lens_task import LensTask
@@ -110,12 +111,12 @@ def test_a_projection_of_another_layer_is_detected(
 def test_wrong_attention_parts_are_detected(
     monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample], fault: str
 ) -> None:
-    def wrong(query: Any, key: Any, value: Any, mask: Any, scaling: Any, softcap: Any = None, *_: Any) -> LastRow:
+    def wrong(call: AttentionCall) -> LastRow:
         if fault == "no mask":
-            return last_row(query, key, value, None, scaling, softcap)
+            return last_row(dataclasses.replace(call, mask=None))
         if fault == "no scaling":
-            return last_row(query, key, value, mask, 1.0, softcap)
-        return last_row(query, key.flip(1), value.flip(1), mask, scaling, softcap)
+            return last_row(dataclasses.replace(call, scaling=1.0))
+        return last_row(dataclasses.replace(call, key=call.key.flip(1), value=call.value.flip(1)))
 
     monkeypatch.setattr(harness.probe.attention, "last_row", wrong)
     with pytest.raises(SelfCheckError, match=f"{NAME}, layer 1: the attention parts"):

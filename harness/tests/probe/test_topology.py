@@ -22,7 +22,7 @@ from harness.models.prompts.chat_templates import BARE, LLAVA
 from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
-from harness.probe.observation import Readings
+from harness.probe.readings import Readings
 from harness.profile.measures import CURVES, MEASURES, SHARE_GROUPS
 from harness.profile.profile import Profile
 from harness.tests.support import topology

@@ -105,6 +105,7 @@ def test_a_measure_is_compared_between_models_if_it_has_a_row_in_the_table(exten
     # Up to layer 2 all attention is the same.
     assert {trace.name: trace.same_until for trace in reading_traces(with_changed_measure(extended), stored)} == {
         "similarity": L, "LogitLens recall": L, "attention": 2,
+        **dict.fromkeys(("norms of states", "steps of states", "visual integration"), L),
     }  # fmt: skip
 
 
@@ -124,7 +125,8 @@ def test_a_row_names_the_array_of_the_readings(monkeypatch: pytest.MonkeyPatch, 
         "similarity": rng.random((3, 5, 5)), "post_norm": rng.random((3, 5)), "means": rng.random((3, 5, 2, 7)),
         "norm_shares": rng.random((3, 4, 4)), "weight_shares": rng.random((3, 4, 4)),
         "hits": rng.integers(0, 3, (3, 5, 2, 2)), "exit_agreement": rng.random((3, 5)) < 0.5,
-        "kernel": 3.0 * rng.random((3, 5)),
+        "kernel": 3.0 * rng.random((3, 5)), "norm_ratio": rng.random((3, 5)), "step_cosine": rng.random((3, 4, 2)),
+        "sink_share": rng.random((3, 4)), "instruction_share": rng.random((3, 4)),
     }  # fmt: skip
     arrays = measured_arrays(stacked, (3, 3, 3), (2, 2, 2))
     assert arrays["new"].dtype == dtype

@@ -149,7 +149,8 @@ def test_the_record_describes_a_baseline_that_differs(record: dict[str, Any]) ->
     for name, curve in pair["means"].items():
         if not name.startswith("post_norm"):
             lengths = {len(curve), len(pair["bands"][name]["low"]), len(pair["bands"][name]["high"])}
-            assert lengths == {pair["depth"] + (0 if name.startswith(("norm_", "weight_")) else 1)}, name
+            first = MEASURES[name.replace("chance_", "")].axis.first
+            assert lengths == {pair["depth"] + 1 - first}, name
 
 
 def test_the_record_without_report_has_no_times_and_samples(judged: SessionResults) -> None:

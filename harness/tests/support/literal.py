@@ -55,6 +55,37 @@ def similarities(states: torch.Tensor, groups: TokenGroups) -> Any:
     )
 
 
+def norm_ratio(states: torch.Tensor, groups: TokenGroups) -> Any:
+    """Return the mean norm of the image states over the mean norm of the text states, (batch,)."""
+    rows = []
+    for row, state_rows in enumerate(to_float64(states)):
+        image, text = (
+            [np.linalg.norm(state_rows[i]) for i in np.flatnonzero(getattr(groups, name)[row].numpy())]
+            for name in ("image", "text")
+        )
+        rows.append(np.mean(image) / np.mean(text))
+    return np.array(rows)
+
+
+def step_cosines(before: torch.Tensor, after: torch.Tensor, groups: TokenGroups) -> Any:
+    """Return the mean cosine of a token's states at two points, for image and text tokens, (batch, 2)."""
+    first, second = to_float64(before), to_float64(after)
+    return np.array(
+        [
+            [
+                np.mean([cosine(first[row, i], second[row, i]) for i in np.flatnonzero(members[row].numpy())])
+                for members in (groups.image, groups.text)
+            ]
+            for row in range(len(first))
+        ]
+    )
+
+
+def image_share(weights: Any, queries: Any, image: Any) -> float:
+    """Return the mean weight of some queries on the image, of softmax weights (heads, queries, keys) of one sample."""
+    return float(np.mean([[head[i][image].sum() for i in np.flatnonzero(queries)] for head in weights]))
+
+
 def softmax(logits: Any) -> Any:
     exponentials = np.exp(logits - logits.max())
     return exponentials / exponentials.sum()

@@ -34,6 +34,11 @@ def synthetic_profile(seed: int = 0, environment: Environment = ENVIRONMENT) -> 
     hits = np.minimum.accumulate(rng.integers(0, 6, (N, L + 1, 2))[:, ::-1], axis=1)[:, ::-1].astype(np.int32)
     arrays |= {"hits": hits, "chance_hits": np.zeros_like(hits), "words": words, "chance_words": words}
     arrays["exit_agreement"] = (np.arange(L + 1) > 9).astype(np.int32) * np.ones((N, 1), dtype=np.int32)
+    arrays["sink_share"] = arrays["weight_image"] - arrays["norm_image"]
+    arrays["instruction_share"] = arrays["weight_image"][::-1]
+    arrays["norm_ratio"] = (np.geomspace(20.0, 1.0, L + 1) * np.exp(curve(0.0) / 10)).astype(np.float32)
+    arrays["step_image"], arrays["step_text"] = 1.0 - curve(0.0)[:, 1:] / 10, 0.98 - curve(0.0)[:, 1:] / 10
+    arrays["visual_integration"] = curve(0.0) - curve(0.0)[:, :1] + np.linspace(0.0, 0.5, L + 1).astype(np.float32)
     ids = tuple(f"sample-{row}" for row in range(N))
     return Profile("made", "curves", ids, ids, ids, ids, arrays, {"prompt": "p"}, environment, "0123456789abcdef")
 

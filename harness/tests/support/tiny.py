@@ -27,7 +27,8 @@ from harness.models.bundled.checkpoint import pillow_processor
 from harness.models.prompts.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
-from harness.probe.observation import Readings, observing
+from harness.probe.observation import observing
+from harness.probe.readings import Readings
 from harness.probe.separators import exclude_separators
 from harness.profile.profile import Profile
 
