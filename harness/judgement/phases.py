@@ -13,6 +13,7 @@ from harness.analysis.claims import CLAIMS, Claim
 from harness.analysis.curves import FloatArray, summarise
 from harness.analysis.flow_claims import FLOW_CLAIMS
 from harness.analysis.knockout_reading import KnockoutReading, KnockoutSamples, read_knockout
+from harness.analysis.knockout_windows import onward_starts
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.analysis.recorded_reading import RecordedReading
 from harness.analysis.segments import (
@@ -24,7 +25,15 @@ from harness.analysis.segments import (
     persistence,
 )
 from harness.analysis.turning_points import BoundaryInterval, turning_points
-from harness.profile.measures import KNOCKOUT_PATHS, OTHER_TOKENS, chance_measure, knockout_array
+from harness.data.sample import CONTROLS
+from harness.profile.measures import (
+    KNOCKOUT_FAMILY,
+    KNOCKOUT_PATHS,
+    KNOCKOUT_WINDOW,
+    OTHER_TOKENS,
+    chance_measure,
+    knockout_array,
+)
 from harness.profile.profile import Profile, as_floats
 from harness.profile.recorded_profile import RecordedProfile
 from harness.storage.json_text import round_numbers
@@ -63,9 +72,10 @@ def phase_reading(profile: Profile) -> PhaseReading:
 
 def _knockout(profile: Profile, alpha: float) -> KnockoutReading | None:
     """Return the losses under attention knockout of a profile, or None if they were not measured."""
-    if not profile.measured(("knockout",)):
+    # A summary has no losses of samples.
+    if not profile.arrays.keys() >= {KNOCKOUT_FAMILY, "knockout_onward"}:
         return None
-    declared = profile.declared["knockout"]
+    window = int(profile.declared[KNOCKOUT_WINDOW])
     rows = np.isfinite(profile["knockout_caption_tokens"])
 
     def values(name: str) -> FloatArray:
@@ -77,10 +87,10 @@ def _knockout(profile: Profile, alpha: float) -> KnockoutReading | None:
         return {path: values(name) for path, name in names.items() if name in profile.arrays}
 
     samples = KnockoutSamples(
-        window=int(declared["window"]),
-        starts=tuple(declared["starts"]),
+        window=window,
+        starts=tuple(start + 1 for start in onward_starts(profile.depth, window)),
         paths=by_path(),
-        controls={control: by_path(control) for control in declared["controls"]},
+        controls={control: paths for control in (*CONTROLS, OTHER_TOKENS) if (paths := by_path(control))},
         onward=values("knockout_onward"),
         tokens=values("knockout_caption_tokens"),
         clusters=[cluster for cluster, kept in zip(profile.clusters, rows, strict=True) if kept],

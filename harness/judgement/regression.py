@@ -16,7 +16,7 @@ from harness.baselines.margin_table import boundary_margin_values
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import InputMatch, common_values, match_inputs
 from harness.judgement.tolerances import calibrated_tolerance, sample_tolerance
-from harness.profile.measures import KNOCKOUT_FAMILY, MEASURES, RECALL, Family, Measure
+from harness.profile.measures import KNOCKOUT_FAMILY, KNOCKOUT_WINDOW, MEASURES, RECALL, Family, Measure
 from harness.profile.profile import Profile, as_floats
 
 OffCurve = TypeVar("OffCurve", BoundaryAgreement, IntervalAgreement)
@@ -133,7 +133,7 @@ def _absent_measures(family: Family, measured: Profile, baseline: Baseline) -> d
 
     Losses in windows of other layers are not comparable.
     """
-    windows = [profile.declared.get("knockout", {}).get("window") for profile in (measured, baseline.profile)]
+    windows = [profile.declared.get(KNOCKOUT_WINDOW) for profile in (measured, baseline.profile)]
     if family.name == KNOCKOUT_FAMILY and None not in windows and windows[0] != windows[1]:
         reason = f"windows of {windows[0]} layers here, of {windows[1]} in the baseline"
         return {measure.name: reason for measure in family.measures}

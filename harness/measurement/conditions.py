@@ -15,7 +15,7 @@ from harness.data.sample import Source
 from harness.measurement.control_curves import INTEGRATION_CONTROL
 from harness.measurement.measure import measure
 from harness.models.vlm import Vlm
-from harness.profile.measures import KNOCKOUT_FAMILY, MEASURES
+from harness.profile.measures import KNOCKOUT_FAMILY, KNOCKOUT_WINDOW, MEASURES
 from harness.profile.profile import Array, Profile, as_floats
 
 _FULL, _NARROW = "float32", "bfloat16"
@@ -115,7 +115,7 @@ def calibrate(
                 controls=[INTEGRATION_CONTROL] if profile.measured(["visual_integration"]) else (),
                 word_order=False,
                 knockout=bool(profile.measured((KNOCKOUT_FAMILY,))),
-                knockout_window=profile.declared.get("knockout", {}).get("window"),
+                knockout_window=profile.declared.get(KNOCKOUT_WINDOW),
                 knockout_samples=_KNOCKOUT_SAMPLES,
                 drawings=False,
                 # The number of threads is not part of the cache key.

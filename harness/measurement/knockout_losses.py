@@ -21,9 +21,9 @@ from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.prompt import Batch
 from harness.probe.answer_pass import KnockoutError, Surrounding
 from harness.probe.attention import AttentionError
-from harness.probe.knockout import PATHS, Knockout, KnockoutReadings
+from harness.probe.knockout import KNOCKOUT_POLICY, PATHS, Knockout, KnockoutReadings
 from harness.probe.noise import noise_seed, replace_features_by_noise
-from harness.profile.measures import KNOCKOUT_PATHS, OTHER_TOKENS, knockout_array
+from harness.profile.measures import KNOCKOUT_PATHS, KNOCKOUT_WINDOW, OTHER_TOKENS, knockout_array
 from harness.profile.profile import Array
 from harness.storage.file_names import text_digest
 
@@ -99,13 +99,7 @@ def measure_knockout(
     for name, (part, losses) in controls.items():
         for path in PATHS.keys() & losses.keys():
             arrays[knockout_array(name, path)] = spread(per_layer(losses[path]), part)
-    declaration = {
-        "window": size,
-        "starts": [start + 1 for start in knockout.starts],
-        "paths": dict(PATHS),
-        "controls": {name: len(part) for name, (part, _) in controls.items()},
-    }
-    return arrays, {"knockout": declaration}
+    return arrays, {KNOCKOUT_WINDOW: size, "knockout": KNOCKOUT_POLICY}
 
 
 def _measure(

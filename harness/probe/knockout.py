@@ -31,6 +31,10 @@ PATHS: Mapping[str, str] = MappingProxyType(
         "other": "from all tokens after the image to as many other prompt tokens, chosen at random",
     }
 )
+#: The choices of a knockout, as declared in profiles.
+KNOCKOUT_POLICY = (
+    "loss of the first caption's log-likelihood in nats; blocked are all tokens from the first to the last image token"
+)
 # Largest difference between a repeated pass and the complete one, relative to the largest likelihood.
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-5}
 _WIDE_TOLERANCE = 2e-2  # for 16-bit types

@@ -220,6 +220,8 @@ def chance_measure(recall: str) -> str:
     return recall.replace("recall_", "recall_chance_")
 
 
+#: The declared choice of a profile: the number of layers in a window.
+KNOCKOUT_WINDOW = "knockout_window"
 #: The paths of `probe.knockout` that are measured with real images, each a measure.
 KNOCKOUT_PATHS = ("later", "answer", "instruction")
 #: The control of a knockout that blocks other prompt tokens than the image, which is also its path.

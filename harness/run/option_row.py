@@ -165,6 +165,11 @@ def sample_count(text: str, *_: Path) -> int | None:
     return None if text == AS_DECLARED else whole_number(2)(text)
 
 
+def selects_causal(expression: str) -> bool:
+    """Return True if an expression of -m names the marker of causal cases, and not to exclude it."""
+    return re.search(r"(?<!not )\bcausal\b", expression) is not None
+
+
 def name_parser(kind: str, names: str, pattern: str) -> Callable[..., str]:
     """Return a parser of names that match a pattern; its message contains their `kind` and `names`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -31,6 +30,7 @@ from harness.run.option_row import (
     row,
     sample_count,
     seconds,
+    selects_causal,
     stated_reason,
     whole_number,
 )
@@ -117,8 +117,8 @@ class Options:
         "write the failing claims of the measured pairs with their measured reasons to the known differences beside "
         "the baselines, and remove those that hold")
     knockout: bool = row(
-        "measure how much less likely captions become if later tokens cannot attend to the image in a window of layers, "
-        "and run the causal cases, which judge where the image enters; -m causal does the same")
+        "measure how much less likely captions become if later tokens cannot attend to the image in a window of "
+        "layers, and run the causal cases, which judge where the image enters; -m causal does the same")
     knockout_window: int | None = row(
         "with --phase-knockout: number of layers in a window", "N", whole_number(1), None, "a sixth of the depth")
     rephrase: bool = row(
@@ -236,7 +236,7 @@ def read_options(config: pytest.Config) -> Options:
         values["cache"] = values["cache"] or default_cache()
     except CacheError as error:
         raise pytest.UsageError(str(error)) from None
-    values["knockout"] = values["knockout"] or _selects_causal(config)
+    values["knockout"] = values["knockout"] or selects_causal(config.getoption("markexpr", ""))
     options = Options(**values)
     for problem in _contradictions(options, config):
         raise pytest.UsageError(in_current_words(problem))
@@ -247,11 +247,6 @@ def read_options(config: pytest.Config) -> Options:
 
     against = options.against and allowed(options.against)
     return replace(options, models=tuple(map(allowed, options.models)), against=against)
-
-
-def _selects_causal(config: pytest.Config) -> bool:
-    """Return True if the expression of -m names the marker of causal cases, and not to exclude it."""
-    return re.search(r"(?<!not )\bcausal\b", config.getoption("markexpr", "")) is not None
 
 
 def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:

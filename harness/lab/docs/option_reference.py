@@ -31,7 +31,7 @@ GROUPS = {
     "Checkpoints": ("trust_code", "allow_unused_weights"),
     "Computation": ("device", "dtype", "batch_size", "cache", "no_cache", "process_timeout"),
     "Baselines": ("baselines", "update", "update_new", "reason", "summary", "calibrate", "accept_claims"),
-    "Verdicts": ("rephrase", "strict_claims", "strict_evidence"),
+    "Verdicts": ("knockout", "knockout_window", "rephrase", "strict_claims", "strict_evidence"),
     "Output": ("report", "draw", "json", "markdown"),
 }
 _PROGRAM = "python -m harness.lab.docs.option_reference"

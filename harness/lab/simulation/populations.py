@@ -37,13 +37,18 @@ _MEANS: Mapping[str, tuple[float, float, float]] = {
     "text": (0.15, 0.8, SPREAD / 2),
     "instruction": (0.10, 0.9, SPREAD / 2),
 }
-# By measure of the states: its mean at the first and the last position, and the standard deviation between samples.
+# By measure of the states and of the knockout: its mean at the first and the last position, and the standard deviation
+# between samples.
 _STATES: Mapping[str, tuple[float, float, float]] = {
     "norm_ratio": (3.0, 1.0, SPREAD),
     "step_image": (0.90, 0.97, SPREAD / 8),
     "step_text": (0.80, 0.95, SPREAD / 8),
     "visual_integration": (0.0, 0.30, SPREAD / 2),
     "instruction_share": (0.50, 0.20, SPREAD / 2),
+    # In nats.
+    "knockout": (10.0, 1.0, 3.0),
+    "knockout_answer": (5.0, 1.0, 3.0),
+    "knockout_instruction": (2.0, 0.0, 1.0),
 }
 _SHARES = {"image": 0.25, "instruction": 0.20, "other": 0.40, "self": 0.15}
 _ENVIRONMENT = Environment("none", "none", "cpu", "simulated", "float32", "none")
@@ -189,7 +194,7 @@ class Population:
 def remeasure(profile: Profile, seed: int) -> Profile:
     """Return the same samples as measured again in a coarser dtype: no real change, but no number is identical.
 
-    Every value of a curve, and of a measure of the states, gets noise of 0.003, half of its variance smooth over the
+    Every value of a curve, and of a measure of `_STATES`, gets noise of 0.003, half of its variance smooth over the
     layers. Each layer's mean shifts by 0.002, smoothly over the layers. Shares get noise of 1.2 %. In 5 % of the
     samples one hit more or less occurs, and one layer's exit agreement flips.
     """

@@ -63,7 +63,7 @@ def test_without_arguments_the_help_is_printed(capsys: pytest.CaptureFixture[str
     [
         ("docter", "vlm-phase: there is no command 'docter': did you mean doctor?"),
         ("scenes-llava -x", "'scenes-llava' is a model: did you mean `vlm-phase measure scenes-llava -x`?"),
-        ("everything", "there is no command 'everything': use one of measure, compare, accept-claims, report,"),
+        ("everything", "there is no command 'everything': use one of measure, compare, flow, accept-claims, report,"),
         ("measure llava", "vlm-phase measure: unknown model 'llava': "),
         ("measure --dataset scene", "vlm-phase measure: --dataset: no dataset is called 'scene': "),
         ("measure --samples=1", "--samples: '1' is not a whole number of at least 2"),

@@ -22,16 +22,16 @@ def test_a_recorded_baseline_is_reproduced_with_the_same_json(recorded: Cases) -
     stored = recorded.baselines / "tiny-llava" / "tiny.json"
     assert set(recorded.files()) == {f"tiny-llava/{path.name}" for path in (stored, find_arrays(stored))}
     first = recorded.run(*REGRESSION, "-v", "--phase-json", "first.json")
-    first.assert_outcomes(passed=10)
+    first.assert_outcomes(passed=12)
     first.stdout.fnmatch_lines(
         [
             "tiny-llava-tiny: 64 samples, 6 layers",
-            "  regression    reproduces: inter, intra, attention, lens, boundaries, intervals",
+            "  regression    reproduces: inter, intra, attention, lens, states, boundaries,*",
             "*1 matched, 0 changed*",
         ]
     )
     again = recorded.run(*REGRESSION, "--phase-json", "again.json", "--phase-no-cache")
-    again.assert_outcomes(passed=10)
+    again.assert_outcomes(passed=12)
     written = [(recorded.baselines.parent / name).read_bytes() for name in ("first.json", "again.json")]
     assert written[0] == written[1]
     content = json.loads(written[0])
@@ -44,7 +44,7 @@ def test_a_dataset_for_regression_only_has_no_claims_timing_and_controls(
 ) -> None:
     monkeypatch.setitem(DATASETS, "tiny", replace(DATASETS["tiny"], regression_only=True))
     result = cases.run("--phase-update-new", "--phase-json", "all.json")
-    result.assert_outcomes(passed=10, deselected=9)
+    result.assert_outcomes(passed=12, deselected=14)
     content = json.loads((cases.baselines.parent / "all.json").read_bytes())
     assert {line["kind"] for line in content["verdicts"]} == {"regression"}
     assert content["pairs"]["tiny-llava-tiny"]["controls"] == {}
@@ -215,7 +215,7 @@ def test_a_damaged_list_of_known_differences_is_a_usage_error(recorded: Cases) -
 
 def test_a_subset_of_the_samples_reproduces(recorded: Cases) -> None:
     result = recorded.run(*REGRESSION, "--phase-samples", "24", "-k", "test_reproduces")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
 
 
 @pytest.mark.slow

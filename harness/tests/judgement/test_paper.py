@@ -13,10 +13,12 @@ import pytest
 from harness.analysis import claims as rules
 from harness.analysis import monotone, segments
 from harness.analysis.claims import CLAIMS, Claim, ClaimVerdict
+from harness.analysis.flow_claims import LOCAL_SHARE
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.checks import check_claim
 from harness.data.datasets import DATASETS
 from harness.judgement.paper import CLAIMS_FILE, PaperError, paper_claims
+from harness.judgement.phases import CLAIM_NAMES
 from harness.models.registry import MODELS
 from harness.profile.profile import Profile
 from harness.tests.support.case_runs import ROOT
@@ -43,9 +45,9 @@ def judged() -> dict[str, Claim]:
 
 
 def test_every_stored_claim_is_judged_and_has_a_case() -> None:
-    assert list(paper_claims()) == list(CLAIMS)
+    assert list(paper_claims()) == list(CLAIM_NAMES)
     cases = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "cases").glob("test_*.py"))
-    assert set(re.findall(r'replication\(claim="([\w-]+)"\)', cases)) == set(CLAIMS)
+    assert set(re.findall(r'replication\(claim="([\w-]+)"\)', cases)) == set(CLAIM_NAMES)
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -70,6 +72,8 @@ def test_the_declared_readings_equal_the_constants_of_the_rules() -> None:
         "reversal_share": monotone.REVERSAL_SHARE,
         "least_reversal": monotone.MIN_REVERSAL,
         "least_recall_gain": rules.MIN_RECALL_GAIN,
+        "least_difference": 0.0,
+        "local_share": LOCAL_SHARE,
     }
     phases = reading(phase_curve())
     shares = {

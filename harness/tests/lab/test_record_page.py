@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from harness.analysis.claims import CLAIMS
 from harness.baselines.mean_curves import shown_measures
+from harness.judgement.phases import CLAIM_NAMES
 from harness.lab.docs.record_page import BLOCK, field_tables, main
 from harness.profile.measures import FAMILIES, PHASE_CURVES
 from harness.report.record import bands, record_schema
@@ -56,7 +57,7 @@ def test_the_schema_has_the_names_of_the_code() -> None:
     assert set(defs["pair"]["properties"]["bands"]["propertyNames"]["enum"]) == set(bands(profile))
     assert set(defs["phases"]["properties"]["claims"]["required"]) == set(CLAIMS)
     questions = defs["verdict"]["properties"]["question"]["enum"]
-    assert set(questions) == {*CLAIMS, *FAMILIES, "boundaries", "intervals"}
+    assert set(questions) == {*CLAIM_NAMES, *FAMILIES, "boundaries", "intervals"}
     measures = {measure.name for family in FAMILIES.values() for measure in family.measures}
     assert set(defs["family"]["propertyNames"]["enum"]) == {"n", "inputs", "not_compared"} | measures
 

@@ -160,7 +160,7 @@ def test_a_phase_that_vanished_is_named(made: Profile, stored: Baseline) -> None
     assert "phase II, a fall of inter-modal similarity over residual points 2-5 of the baseline, was present" in message
     assert "and is absent: fall 0.01 from point 2 to 5 (interval " in message
     assert "in the baseline 0.3, prominence 0.07" in message
-    assert "change -0.29 (99.990% interval " in message
+    assert "change -0.29 (99.991% interval " in message
     assert "n = 64 paired" in message
     assert f"baseline {stored.path} (recorded with" in message
     assert message.endswith("intended? the same command with --phase-update --phase-reason TEXT")

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.claims import CLAIMS
 from harness.analysis.timing import timing_ratio
 from harness.baselines.store import find_baseline, write_baseline
-from harness.judgement.phases import phases_of
+from harness.judgement.phases import judge_claims, phase_reading, phases_of
 from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
@@ -29,7 +28,8 @@ def make_session(baselines: Path, **values: Any) -> PhaseSession:
         samples=None, seed=0, device="auto", dtype="auto", batch_size=8, controls=(), control_samples=64,
         baselines=baselines, update=False, update_new=False, reason=None, summary=False, calibrate=False,
         accept_claims=False, strict_claims=False, strict_evidence=False, cache=baselines, process_timeout=9,
-        no_cache=True, rephrase=False, draw=(), json=None, markdown=None, report=None,
+        no_cache=True, knockout=False, knockout_window=None, rephrase=False, draw=(), json=None, markdown=None,
+        report=None,
     )  # fmt: skip
     return PhaseSession(dataclasses.replace(options, **values), say=lambda _: None)
 
@@ -48,7 +48,7 @@ def judge_all(session: PhaseSession, profile: Profile) -> None:
     pair = Pair(profile.model, profile.dataset)
     session.results.profiles[pair] = profile
     judge, baseline = Judge(session, pair), find_baseline(session.options.baselines, profile)
-    for name in CLAIMS:
+    for name in judge_claims(phase_reading(profile)):
         judge.claim(profile, name)
     for family in FAMILIES:
         judge.regression(profile, baseline, family)
