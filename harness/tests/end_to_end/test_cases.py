@@ -22,7 +22,7 @@ def test_a_recorded_baseline_is_reproduced_with_the_same_json(recorded: Cases) -
     stored = recorded.baselines / "tiny-llava" / "tiny.json"
     assert set(recorded.files()) == {f"tiny-llava/{path.name}" for path in (stored, find_arrays(stored))}
     first = recorded.run(*REGRESSION, "-v", "--phase-json", "first.json")
-    first.assert_outcomes(passed=10)
+    first.assert_outcomes(passed=12)
     first.stdout.fnmatch_lines(
         [
             "tiny-llava-tiny: 64 samples, 6 layers",
@@ -31,7 +31,7 @@ def test_a_recorded_baseline_is_reproduced_with_the_same_json(recorded: Cases) -
         ]
     )
     again = recorded.run(*REGRESSION, "--phase-json", "again.json", "--phase-no-cache")
-    again.assert_outcomes(passed=10)
+    again.assert_outcomes(passed=12)
     written = [(recorded.baselines.parent / name).read_bytes() for name in ("first.json", "again.json")]
     assert written[0] == written[1]
     content = json.loads(written[0])
@@ -44,7 +44,7 @@ def test_a_dataset_for_regression_only_has_no_claims_timing_and_controls(
 ) -> None:
     monkeypatch.setitem(DATASETS, "tiny", replace(DATASETS["tiny"], regression_only=True))
     result = cases.run("--phase-update-new", "--phase-json", "all.json")
-    result.assert_outcomes(passed=10, deselected=9)
+    result.assert_outcomes(passed=12, deselected=9)
     content = json.loads((cases.baselines.parent / "all.json").read_bytes())
     assert {line["kind"] for line in content["verdicts"]} == {"regression"}
     assert content["pairs"]["tiny-llava-tiny"]["controls"] == {}
@@ -67,7 +67,7 @@ def test_an_update_writes_only_changed_baselines(recorded: Cases) -> None:
 def test_a_missing_baseline_is_an_error_with_the_command_to_record_it(cases: Cases) -> None:
     result = cases.run(*REGRESSION)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.assert_outcomes(errors=1, skipped=9)
+    result.assert_outcomes(errors=1, skipped=11)
     result.stdout.fnmatch_lines(["*no baseline for tiny-llava-tiny*--phase-update-new*"])
     assert not cases.baselines.exists()
 
@@ -215,14 +215,14 @@ def test_a_damaged_list_of_known_differences_is_a_usage_error(recorded: Cases) -
 
 def test_a_subset_of_the_samples_reproduces(recorded: Cases) -> None:
     result = recorded.run(*REGRESSION, "--phase-samples", "24", "-k", "test_reproduces")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
 
 
 @pytest.mark.slow
 def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
     result = recorded.run(*REGRESSION, "-k", "test_reproduces", "-rs")
-    result.assert_outcomes(skipped=4)
+    result.assert_outcomes(skipped=5)
     result.stdout.fnmatch_lines(["SKIPPED*not compared sample by sample:", "    no sample is in the baseline*"])
 
 

@@ -164,5 +164,5 @@ def test_without_the_option_no_report_is_written(
     recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_folder, "write_report", lambda *_: pytest.fail("a report was made"))
-    recorded.run(*REGRESSION).assert_outcomes(passed=10)
+    recorded.run(*REGRESSION).assert_outcomes(passed=12)
     assert not folder.exists()

@@ -23,7 +23,7 @@ def test_a_passing_run_ends_with_its_outcome(recorded: Cases) -> None:
     result = recorded.run(*CASE)
     lines = lines_of(result)
     assert lines[-2] == "PHASES OK: nothing changed"
-    assert re.fullmatch(r"=+ 10 passed, .* in .*=+", lines[-1])
+    assert re.fullmatch(r"=+ 12 passed, .* in .*=+", lines[-1])
     header = [line for line in lines if line.startswith("phase: ")]
     assert 2 <= len(header) <= 4
     assert lines.index(header[0]) > next(index for index, line in enumerate(lines) if line.startswith("collected"))
