@@ -165,11 +165,11 @@ _ROWS = (
     ),
     Measure(
         "sink_share", "attention weight on the image minus its share of the norms", "attention", ATTENTION,
-        "sink_share", None, CurveStyle("red", "--", "weight minus norm of the last token"), "image_attention",
+        "sink_share", None, CurveStyle("red", "--", "last token, weight minus norm"), "image_attention",
     ),
     Measure(
         "instruction_share", "attention weight of the instruction's tokens on the image", "attention", ATTENTION,
-        "instruction_share", None, CurveStyle("orange", "-", "weight of the instruction's tokens"), "image_attention",
+        "instruction_share", None, CurveStyle("orange", "-", "instruction's tokens, weight"), "image_attention",
     ),
     Measure("recall_1", "LogitLens recall (top 1)", "lens", RECALL, "hits", 0, CurveStyle("orange", "--", "top 1")),
     Measure("recall_5", "LogitLens recall (top 5)", "lens", RECALL, "hits", 1, CurveStyle("blue", "-", "top 5")),

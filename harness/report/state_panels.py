@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from harness.analysis.depth_landmarks import SETTLED_COSINE
 from harness.analysis.phase_reading import PhaseReading
@@ -31,7 +31,8 @@ def norms_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: O
     family_panel(axes, profile, reading, overlaid, "norms", "ratio of norms")
     if profile.measured(plotted_measures("norms")):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 

@@ -109,7 +109,7 @@ def test_the_layers_changed_by_fine_tuning_are_listed(cases: Cases, saved: Calla
 def test_models_of_different_depth_are_skipped_with_the_reason(cases: Cases, saved: Callable[[str], str]) -> None:
     pair = ("--phase-model", saved("deeper"), "--phase-against", saved("full"), "--phase-dataset", "tiny")
     result = cases.run(*QUICK, *REGRESSION, "-rs", pair=pair)
-    result.assert_outcomes(skipped=10)
+    result.assert_outcomes(skipped=12)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
         [

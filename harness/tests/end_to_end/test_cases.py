@@ -67,7 +67,7 @@ def test_an_update_writes_only_changed_baselines(recorded: Cases) -> None:
 def test_a_missing_baseline_is_an_error_with_the_command_to_record_it(cases: Cases) -> None:
     result = cases.run(*REGRESSION)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.assert_outcomes(errors=1, skipped=9)
+    result.assert_outcomes(errors=1, skipped=11)
     result.stdout.fnmatch_lines(["*no baseline for tiny-llava-tiny*--phase-update-new*"])
     assert not cases.baselines.exists()
 
@@ -222,7 +222,7 @@ def test_a_subset_of_the_samples_reproduces(recorded: Cases) -> None:
 def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
     result = recorded.run(*REGRESSION, "-k", "test_reproduces", "-rs")
-    result.assert_outcomes(skipped=4)
+    result.assert_outcomes(skipped=5)
     result.stdout.fnmatch_lines(["SKIPPED*not compared sample by sample:", "    no sample is in the baseline*"])
 
 
