@@ -10,16 +10,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from harness.analysis.knockout_windows import window_size
 from harness.data.sample import Sample, with_grey_image
 from harness.measurement.arrays import stacked_rows
 from harness.measurement.batches import BatchRunner, SampleError
 from harness.measurement.control_curves import first_clusters
+from harness.models.forward_pass import forward_pass
+from harness.models.likelihood import answer_tokens, answered_inputs
 from harness.models.prompts.chat import PromptError
 from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.prompt import Batch
-from harness.probe.answer_pass import KnockoutError, Surrounding
+from harness.models.vlm import Vlm
+from harness.probe.answer_pass import AnsweredPrompts, AnswerPass, KnockoutError, Surrounding
 from harness.probe.attention import AttentionError
 from harness.probe.knockout import KNOCKOUT_POLICY, PATHS, Knockout, KnockoutReadings
 from harness.probe.noise import noise_seed, replace_features_by_noise
@@ -67,7 +71,7 @@ def measure_knockout(
     """
     depth = runner.vlm.anatomy.depth
     size = window_size(depth, request.window)
-    knockout = Knockout(runner.vlm, size)
+    knockout = Knockout(runner.vlm.anatomy, size, runner.vlm.dtype)
     shown = list(samples) if request.samples is None else first_clusters(samples, request.samples)
     try:
         if uncaptioned := [sample.id for sample in shown if not sample.captions]:
@@ -117,14 +121,40 @@ def _measure(
 
     def read(batch: Batch, indices: Sequence[int]) -> KnockoutReadings:
         part = [shown[index] for index in indices]
+        seeds = [noise_seed(sample.id, seed) for sample in part]
         surrounding: Surrounding = contextlib.nullcontext
         if noisy:
-            seeds = [noise_seed(sample.id, seed) for sample in part]
             surrounding = partial(replace_features_by_noise, vlm.anatomy, seeds=seeds)
-        return knockout(batch, part, paths, all_starts=not control, surrounding=surrounding)
+        answers = caption_pass(vlm, batch, part, seeds, knockout, surrounding)
+        return knockout(answers, paths, all_starts=not control)
 
     results = runner.read_samples(shown, f"{vlm.name}, knockout {control}".strip(), cache_name, read, "knockout")
     if results.refused:
         index, reason = next(iter(results.refused.items()))
         raise SampleError(f"{vlm.name}, knockout: sample {shown[index].id}: {reason}")
     return stacked_rows(results.rows)
+
+
+@torch.inference_mode()
+def caption_pass(
+    vlm: Vlm,
+    batch: Batch,
+    samples: Sequence[Sample],
+    seeds: Sequence[int],
+    knockout: Knockout,
+    surrounding: Surrounding = contextlib.nullcontext,
+) -> AnswerPass:
+    """Return the complete pass over the prompts of `samples`, each answered by its first caption.
+
+    Raises:
+        KnockoutError, AttentionError, ForwardError, PromptError: see these classes.
+    """
+    targets, is_token = answer_tokens(vlm.processor, samples, [sample.captions[0] for sample in samples])
+    inputs = answered_inputs(batch, vlm.model.config.model_type, targets, is_token)
+    prompts = AnsweredPrompts.of(batch.groups, targets, is_token, seeds)
+
+    def run(positions: int) -> Any:
+        return forward_pass(vlm, inputs, batch.groups.image, [sample.id for sample in samples], positions=positions)
+
+    checking = not knockout.checked
+    return AnswerPass(vlm.model, vlm.anatomy, prompts, run, knockout.starts, surrounding, checking=checking)

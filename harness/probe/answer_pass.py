@@ -14,13 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from harness.data.sample import Sample
 from harness.errors import PhaseError
+from harness.models.anatomy import Anatomy
 from harness.models.caption_scorer import decoder_stack
-from harness.models.forward_pass import forward_pass
-from harness.models.likelihood import answer_tokens, answered_inputs, summed_likelihoods
-from harness.models.prompts.prompt import Batch
-from harness.models.vlm import Vlm
+from harness.models.likelihood import summed_likelihoods
+from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention_call import AttentionCall
 from harness.probe.attention_function import attention_calls
 from harness.probe.precision import upcast
@@ -55,51 +53,94 @@ class _Reference:
     last: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AnsweredPrompts:
+    """Prompts with an answer each, as one batch; masks are bool (batch, tokens) and include the answers.
+
+    image, text, instruction, real: as in `TokenGroups`, False at the answers except `real`. targets: the answers'
+    tokens, (batch, longest), zero after the end of an answer; is_token: False there. seeds: one per row, for choices of
+    tokens.
+    """
+
+    image: torch.Tensor
+    text: torch.Tensor
+    instruction: torch.Tensor
+    real: torch.Tensor
+    targets: torch.Tensor
+    is_token: torch.Tensor
+    seeds: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of a row, padding included."""
+        return int(self.real.shape[1])
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The number of tokens before the answers."""
+        return self.tokens - int(self.targets.shape[1])
+
+    @classmethod
+    def of(
+        cls, groups: TokenGroups, targets: torch.Tensor, is_token: torch.Tensor, seeds: Sequence[int]
+    ) -> AnsweredPrompts:
+        """Return the prompts of some token groups with their answers."""
+        image, text, instruction = (
+            nn.functional.pad(mask, (0, targets.shape[1])) for mask in (groups.image, groups.text, groups.instruction)
+        )
+        return cls(image, text, instruction, torch.cat([groups.real, is_token], 1), targets, is_token, seeds)
+
+
+#: Runs the model on the prompts with their answers; receives the number of last positions that need logits.
+Run = Callable[[int], Any]
+
+
 class AnswerPass:
     """A complete pass over prompts with answers. `likelihoods` can repeat it with attention blocked.
 
     A pass is repeated in part: from the first layer in which attention is blocked, and from the first token whose
     attention is blocked. Earlier layers and tokens have the same states, which the complete pass recorded.
-
-    Args:
-        vlm: the model.
-        batch: the encoded prompts.
-        samples: their samples.
-        starts: the layers (from 0) from which the pass will be repeated.
-        surrounding: surrounds each pass in which image features enter.
-        checking: True to keep the model's own log-probabilities in `own`.
     """
 
     def __init__(
         self,
-        vlm: Vlm,
-        batch: Batch,
-        samples: Sequence[Sample],
+        model: nn.Module,
+        anatomy: Anatomy,
+        prompts: AnsweredPrompts,
+        run: Run,
         starts: Collection[int],
         surrounding: Surrounding = contextlib.nullcontext,
         *,
         checking: bool = False,
     ) -> None:
+        """Run the complete pass.
+
+        Args:
+            model: the model.
+            anatomy: its parts.
+            prompts: the prompts with their answers.
+            run: runs the model on them.
+            starts: the layers (from 0) from which the pass will be repeated.
+            surrounding: surrounds each pass in which image features enter.
+            checking: True to keep the model's own log-probabilities in `own`.
+
+        Raises:
+            KnockoutError: the decoder runs several times, a layer has no softmax attention, or prompts attend to their
+                answers.
+            AttentionError: as in `attention_calls`.
+        """
         self.own: torch.Tensor | None = None
-        self._vlm, self._anatomy, self._surrounding = vlm, vlm.anatomy, surrounding
-        self._stack = decoder_stack(vlm.model, vlm.anatomy)
-        captions = [sample.captions[0] for sample in samples]
-        self.targets, self.is_token = answer_tokens(vlm.processor, samples, captions)
-        self.prompt_tokens = batch.inputs["input_ids"].shape[1]
-        self.tokens = self.prompt_tokens + self.targets.shape[1]
-        inputs = answered_inputs(batch, vlm.model.config.model_type, self.targets, self.is_token)
-        self._image = nn.functional.pad(batch.groups.image, (0, self.targets.shape[1])).to(vlm.device)
-        self._real = torch.cat([batch.groups.real, self.is_token], 1)
-        self._reference = self._record(batch, inputs, [sample.id for sample in samples], starts, checking)
-        if self.earlier_tokens_attend_after(self.prompt_tokens):
+        self.prompts = prompts
+        self._model, self._anatomy, self._surrounding = model, anatomy, surrounding
+        self._stack = decoder_stack(model, anatomy)
+        self._reference = self._record(run, starts, checking)
+        if self.earlier_tokens_attend_after(prompts.prompt_tokens):
             raise KnockoutError(
-                f"{vlm.name}: its prompt attends to the caption that follows it, so the caption has no likelihood"
+                f"{anatomy.name}: its prompt attends to the caption that follows it, so the caption has no likelihood"
             )
         self.log_probabilities = self._log_probabilities(self._reference.last)
 
-    def _record(
-        self, batch: Batch, inputs: Mapping[str, Any], ids: Sequence[str], starts: Collection[int], checking: bool
-    ) -> _Reference:
+    def _record(self, run: Run, starts: Collection[int], checking: bool) -> _Reference:
         calls: dict[int, list[AttentionCall]] = defaultdict(list)
         states: dict[int, torch.Tensor] = {}
         tuples: dict[int, tuple[Any, ...]] = {}
@@ -122,8 +163,8 @@ class AnswerPass:
             return keep
 
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._surrounding(self._image))
-            stack.enter_context(attention_calls(self._vlm.model, self._anatomy, edit=record))
+            stack.enter_context(self._surrounding(self.prompts.image))
+            stack.enter_context(attention_calls(self._model, self._anatomy, edit=record))
             stack.enter_context(self._anatomy.residual_points(keep_states))
             for index, layer in enumerate(self._anatomy.layers):
                 stack.callback(layer.register_forward_hook(keep_output(index)).remove)
@@ -134,18 +175,17 @@ class AnswerPass:
             stack.callback(
                 self._stack.register_forward_hook(lambda _, __, output: left.append(output.last_hidden_state)).remove
             )
-            longest = self.targets.shape[1]
-            positions = longest + 1 if checking else 1
-            logits = forward_pass(self._vlm, inputs, batch.groups.image, ids, positions=positions).logits
+            longest = self.prompts.targets.shape[1]
+            logits = run(longest + 1 if checking else 1).logits
         if checking:
-            before = logits[:, -longest - 1 : -1][self.is_token.to(logits.device)]
-            self.own = _log_probabilities(before, self.targets[self.is_token])
+            before = logits[:, -longest - 1 : -1][self.prompts.is_token.to(logits.device)]
+            self.own = _log_probabilities(before, self.prompts.targets[self.prompts.is_token])
         if len(entered) != 1 or len(left) != 1:
-            raise KnockoutError(f"{self._vlm.name}: its decoder ran {len(entered)} times in a forward pass")
+            raise KnockoutError(f"{self._anatomy.name}: its decoder ran {len(entered)} times in a forward pass")
         if unread := [layer + 1 for layer in range(self._anatomy.depth) if layer not in calls]:
             raise KnockoutError(
-                f"{self._vlm.name}: layer {unread[0]} has no softmax attention, through which the image still reaches "
-                "later tokens, so no window of layers can be blocked"
+                f"{self._anatomy.name}: layer {unread[0]} has no softmax attention, so the image reaches later tokens "
+                "in another way, which cannot be blocked"
             )
         arguments, keywords = entered[0]
         return _Reference(arguments, keywords, calls, states, tuples, left[0])
@@ -162,12 +202,13 @@ class AnswerPass:
 
     def sums(self, log_probabilities: torch.Tensor) -> NDArray[np.float64]:
         """Return the sum of each answer's log-probabilities, float64 (n,)."""
-        return summed_likelihoods(log_probabilities, self.is_token)
+        return summed_likelihoods(log_probabilities, self.prompts.is_token)
 
     def earlier_tokens_attend_after(self, first: int) -> bool:
         """Return True if a token before `first` attends to a later one, so that its states change with a knockout."""
         recorded = {id(call.mask): call for calls in self._reference.calls.values() for call in calls}
-        return any(_attends(call, self._real[:, :first], self._real[:, first:]) for call in recorded.values())
+        earlier, later = self.prompts.real[:, :first], self.prompts.real[:, first:]
+        return any(_attends(call, earlier, later) for call in recorded.values())
 
     def _repeat(self, blocked: Blocked | None, start: int, first: int) -> torch.Tensor:
         reference = self._reference
@@ -194,16 +235,16 @@ class AnswerPass:
 
         arguments, keywords = reference.arguments, reference.keywords
         if first:
-            arguments = _after(arguments, first, self.tokens)
-            keywords = _after(keywords, first, self.tokens)
+            arguments = _after(arguments, first, self.prompts.tokens)
+            keywords = _after(keywords, first, self.prompts.tokens)
             accepted = inspect.signature(self._stack.forward).parameters
             if keywords.get("position_ids") is None and "position_ids" in accepted:
                 device = reference.states[start].device
-                keywords["position_ids"] = torch.arange(first, self.tokens, device=device)[None]
+                keywords["position_ids"] = torch.arange(first, self.prompts.tokens, device=device)[None]
         with contextlib.ExitStack() as stack:
             if not first:
-                stack.enter_context(self._surrounding(self._image))
-            stack.enter_context(attention_calls(self._vlm.model, self._anatomy, edit=edit))
+                stack.enter_context(self._surrounding(self.prompts.image))
+            stack.enter_context(attention_calls(self._model, self._anatomy, edit=edit))
             stack.enter_context(self._anatomy.residual_points(replaced))
             for index in range(start):
                 stack.enter_context(_skipped(self._anatomy.layers[index], reference.tuples[index]))
@@ -212,9 +253,10 @@ class AnswerPass:
 
     def _log_probabilities(self, states: torch.Tensor, first: int = 0) -> torch.Tensor:
         """Return the log-probabilities of all answers' tokens, answer by answer, from states from `first` on."""
-        before = states[:, self.prompt_tokens - 1 - first : self.tokens - 1 - first]
-        logits = self._anatomy.unembedding(before[self.is_token.to(before.device)])
-        return _log_probabilities(logits, self.targets[self.is_token])
+        prompts = self.prompts
+        before = states[:, prompts.prompt_tokens - 1 - first : prompts.tokens - 1 - first]
+        logits = self._anatomy.unembedding(before[prompts.is_token.to(before.device)])
+        return _log_probabilities(logits, prompts.targets[prompts.is_token])
 
 
 def _log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,6 @@ Source: Geva et al. 2023 (attention knockout); Zhang et al., arXiv 2411.18620 (f
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,12 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from harness.analysis.knockout_windows import knockout_windows, onward_starts
-from harness.data.sample import Sample
 from harness.errors import is_out_of_memory
-from harness.models.prompts.prompt import Batch, TokenGroups
-from harness.models.vlm import Vlm
-from harness.probe.answer_pass import AnswerPass, Blocked, KnockoutError, Surrounding
-from harness.probe.noise import noise_seed
+from harness.models.anatomy import Anatomy
+from harness.probe.answer_pass import AnsweredPrompts, AnswerPass, Blocked, KnockoutError
 
 #: The blocked attention of each path, from the queries to the keys.
 PATHS: Mapping[str, str] = MappingProxyType(
@@ -63,51 +59,39 @@ class Knockout:
     """Measures the knockouts of a model, batch by batch.
 
     The first batch decides how: if the repeated part of a pass gives the same likelihoods as the complete pass, only
-    that part is repeated for each window. Otherwise the whole decoder runs again.
+    that part is repeated for each window. Otherwise the whole decoder runs again. `checked` is False before it.
     """
 
-    def __init__(self, vlm: Vlm, size: int) -> None:
-        """Prepare the knockouts of a model in windows of `size` layers."""
-        self._vlm, self._depth = vlm, vlm.anatomy.depth
+    def __init__(self, anatomy: Anatomy, size: int, dtype: torch.dtype = torch.float32) -> None:
+        """Prepare the knockouts of a model with weights of a data type, in windows of `size` layers."""
+        self._name, self._depth, self._dtype = anatomy.name, anatomy.depth, dtype
         self.windows = knockout_windows(self._depth, size)
         self.starts = onward_starts(self._depth, size)
-        self._checked, self._resumes = False, True
+        self.checked, self._resumes = False, True
 
     @torch.inference_mode()
-    def __call__(
-        self,
-        batch: Batch,
-        samples: Sequence[Sample],
-        paths: Sequence[str],
-        *,
-        all_starts: bool = True,
-        surrounding: Surrounding = contextlib.nullcontext,
-    ) -> KnockoutReadings:
+    def __call__(self, answers: AnswerPass, paths: Sequence[str], *, all_starts: bool = True) -> KnockoutReadings:
         """Return the losses for a batch.
 
         Args:
-            batch: the encoded prompts.
-            samples: their samples.
+            answers: its complete pass, with `starts` and, unless `checked`, with `checking`.
             paths: names of `PATHS`.
             all_starts: False to measure `onward` from the first layer only, which is the loss without the image.
-            surrounding: surrounds each pass in which image features enter, for example to replace them by noise.
 
         Raises:
             KnockoutError: the model's attention cannot be blocked.
-            ForwardError, PromptError, AttentionError: see these classes.
         """
-        answers = AnswerPass(self._vlm, batch, samples, self.starts, surrounding, checking=not self._checked)
-        masks = _Masks(answers, batch.groups, samples)
-        if not self._checked:
+        masks = self.masks(answers)
+        if not self.checked:
             self._resumes = self._check(answers, masks)
-            self._checked = True
+            self.checked = True
         likelihood = answers.sums(answers.log_probabilities)
         resumes = self._resumes and not answers.earlier_tokens_attend_after(masks.first)
 
         def loss(path: str, layers: range) -> NDArray[np.float64]:
             queries, keys = masks.of(path)
             if not queries.any():
-                return np.zeros(len(samples))
+                return np.zeros(len(likelihood))
             blocked = Blocked(layers, queries, keys)
             if not resumes:
                 return likelihood - answers.likelihoods(blocked)
@@ -117,18 +101,23 @@ class Knockout:
         losses = {path: np.stack([loss(path, window) for window in self.windows], 1) for path in paths}
         starts = self.starts if all_starts else self.starts[:1]
         onward = [loss("later", range(start, self._depth)) for start in starts]
-        counts = answers.is_token.sum(1).numpy()
+        counts = answers.prompts.is_token.sum(1).numpy()
         return KnockoutReadings(likelihood, counts, np.stack(onward, 1), **losses)
 
-    def _check(self, answers: AnswerPass, masks: _Masks) -> bool:
+    @staticmethod
+    def masks(answers: AnswerPass) -> PathMasks:
+        """Return the queries and keys of each path for a batch."""
+        return PathMasks(answers.prompts)
+
+    def _check(self, answers: AnswerPass, masks: PathMasks) -> bool:
         """Return True if a partly repeated pass equals the complete one.
 
         Raises:
             KnockoutError: the recorded states do not give the model's own likelihoods, or the decoder run again does
                 not give them.
         """
-        name, expected = self._vlm.name, answers.sums(answers.log_probabilities)
-        tolerance = _TOLERANCES.get(self._vlm.dtype, _WIDE_TOLERANCE) * np.abs(expected).max()
+        name, expected = self._name, answers.sums(answers.log_probabilities)
+        tolerance = _TOLERANCES.get(self._dtype, _WIDE_TOLERANCE) * np.abs(expected).max()
         assert answers.own is not None
         if not np.abs(answers.sums(answers.own) - expected).max() <= tolerance:
             raise KnockoutError(
@@ -152,25 +141,20 @@ class Knockout:
         return False
 
 
-class _Masks:
-    """The queries and keys of each path, bool (batch, tokens), for prompts followed by answers."""
+class PathMasks:
+    """The queries and keys of each path, bool (batch, tokens), for prompts with answers."""
 
-    def __init__(self, answers: AnswerPass, groups: TokenGroups, samples: Sequence[Sample]) -> None:
-        def extended(mask: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.pad(mask, (0, answers.targets.shape[1]))
-
-        columns = torch.arange(answers.tokens)
-        image = extended(groups.image)
+    def __init__(self, prompts: AnsweredPrompts) -> None:
+        columns, image = torch.arange(prompts.tokens, device=prompts.image.device), prompts.image
         # Row and tile ends between image tokens carry image information, so they count as image.
         image_span = (image.cumsum(1) > 0) & (image.flip(1).cumsum(1).flip(1) > 0)
-        later = (columns > (columns * image).amax(1, keepdim=True)) & extended(groups.real)
-        later[:, answers.prompt_tokens :] = True
-        predicting = later & (columns >= answers.prompt_tokens - 1)
+        later = (columns > (columns * image).amax(1, keepdim=True)) & prompts.real
+        predicting = later & (columns >= prompts.prompt_tokens - 1)
         self._paths = {
             "later": (later, image_span),
             "answer": (predicting, image_span),
-            "instruction": (extended(groups.instruction) & later, image_span),
-            "other": (later, _chosen(extended(groups.text), image_span.sum(1), samples)),
+            "instruction": (prompts.instruction & later, image_span),
+            "other": (later, _chosen(prompts.text, image_span.sum(1), prompts.seeds)),
         }
         #: The first token of the batch whose attention is blocked by some path.
         self.first = int(later.any(0).nonzero()[0])
@@ -180,16 +164,15 @@ class _Masks:
         return self._paths[path]
 
 
-def _chosen(text: torch.Tensor, counts: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
-    """Return as many text tokens as `counts`, or all, bool (batch, tokens); each row's choice is seeded by its sample.
+def _chosen(text: torch.Tensor, counts: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+    """Return as many text tokens as `counts`, or all, bool (batch, tokens); each row's choice has its seed.
 
     The first token of a prompt is not chosen, because many heads attend to it when they have nothing to attend to.
     """
     chosen = torch.zeros_like(text)
-    for row, sample in enumerate(samples):
+    for row, seed in enumerate(seeds):
         positions = text[row].nonzero()[:, 0]
         positions = positions[positions > 0]
-        generator = torch.Generator().manual_seed(noise_seed(sample.id, 0))
-        order = torch.randperm(len(positions), generator=generator)
-        chosen[row, positions[order[: int(counts[row])]]] = True
+        order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))
+        chosen[row, positions[order[: int(counts[row])].to(positions.device)]] = True
     return chosen

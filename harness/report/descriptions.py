@@ -17,7 +17,7 @@ from harness.profile.profile import Array, Drawing, Profile
 from harness.report.controls_compared import control_name, curve_difference_text
 from harness.report.decoded_map import decodes_reference, reference_stems, visible_token
 from harness.report.heat_maps import phase_layers, phase_maps, token_shares
-from harness.report.image_flow import flow_sentences
+from harness.report.image_flow import describe_flow
 from harness.report.palette import PHASES
 from harness.report.phase_diagram import Band
 from harness.storage.file_names import short_name
@@ -282,16 +282,8 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
     return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in curves) + "."
 
 
-def _flow(_: Profile, reading: PhaseReading) -> str:
-    if reading.knockout is None:
-        return "Attention knockout was not measured."
-    later = reading.knockout.paths["later"]
-    losses = ", ".join(f"{loss.effect:.3g} nats in layers {loss.layers[0]}-{loss.layers[1]}" for loss in later)
-    return f"{' '.join(flow_sentences(reading.knockout))} Losses by window: {losses}."
-
-
 _PANELS = {
-    "flow": _flow,
+    "flow": lambda _, reading: describe_flow(reading.knockout),
     "inter": _inter,
     "intra": _intra,
     "attention": _attention,

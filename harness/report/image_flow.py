@@ -51,6 +51,14 @@ def flow_sentences(knockout: KnockoutReading) -> tuple[str, ...]:
     )
 
 
+def describe_flow(knockout: KnockoutReading | None) -> str:
+    """Return a description of the figure for screen readers: the sentences, and the loss of each window."""
+    if knockout is None:
+        return "Attention knockout was not measured."
+    losses = ", ".join(f"{loss.effect:.3g} nats in layers {_layers(loss)}" for loss in knockout.paths["later"])
+    return f"{' '.join(flow_sentences(knockout))} Losses by window: {losses}."
+
+
 def knockout_record(knockout: KnockoutReading) -> dict[str, Any]:
     """Return the losses as JSON types."""
     needed = knockout.last_needed

@@ -74,7 +74,7 @@ class _ReportWriter:
                 describe_panel(name, profile, reading),
             )
             for name in PANELS
-            if _is_measured(name, profile)
+            if _is_measured(name, profile, reading)
         )
         return PairPage(
             outcome=outcome,
@@ -144,10 +144,10 @@ class _ReportWriter:
         return SampleSection(drawing, tuple(figures), decoded_layers(drawing))
 
 
-def _is_measured(figure: str, profile: Profile) -> bool:
-    """Return True unless the profile lacks all measures of a figure, or all controls."""
-    if figure == "controls":
-        return bool(profile.controls)
+def _is_measured(figure: str, profile: Profile, reading: PhaseReading) -> bool:
+    """Return True unless the profile lacks all measures of a figure, all controls, or the losses of samples."""
+    if figure in ("controls", "flow"):
+        return bool(profile.controls) if figure == "controls" else reading.knockout is not None
     measures = plotted_measures(figure)
     return not measures or bool(profile.measured(measures))
 

@@ -56,7 +56,7 @@ REMEDIES = {
         "explains when.",
         "BaselineExistsError": "Use the update option that replaces baselines if the change is intended.",
         "PaperError": "Restore `paper.json` from version control or install the package again.",
-        "KnockoutError": "Measure this model without --phase-knockout; the message says why its attention cannot be blocked.",
+        "KnockoutError": "Measure this model without `--phase-knockout`: its attention cannot be blocked.",
         "KnownDifferencesError": "Correct the named line of `known_differences.toml`.",
         "RecordError": "Give the file of `--phase-json`, or `phase.json` of a report, written by this version.",
     },

@@ -37,7 +37,7 @@ from harness.report.panels import OverlaidCurves
 from harness.report.phase_diagram import Band
 from harness.report.svg import figure_settings, to_pdf, to_svg
 from harness.tests.support.drawings import COLUMNS, HOSTILE, ROWS, synthetic_drawing
-from harness.tests.support.synthetic_profiles import L, replace_arrays, synthetic_profile
+from harness.tests.support.synthetic_profiles import L, replace_arrays, synthetic_profile, with_knockout
 
 DRAWING = synthetic_drawing()
 
@@ -45,7 +45,7 @@ DRAWING = synthetic_drawing()
 @pytest.fixture(scope="module")
 def profile() -> Profile:
     """A profile with one control, whose curve is lower by 0.1 up to point 5 and equal after it."""
-    made = synthetic_profile()
+    made = with_knockout(synthetic_profile())
     lower = np.where(np.arange(L + 1) <= 5, 0.1, 0.0).astype(np.float32)
     return dataclasses.replace(made, controls={"noise": {name: made[name] - lower for name in CURVES}})
 
