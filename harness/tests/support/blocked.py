@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import numpy as np
 import torch
 
 from harness.models.anatomy import Anatomy
@@ -49,7 +48,7 @@ def blocked_likelihoods(
         output = run(longest + 1)
     logits = (getattr(output, "language_model_outputs", None) or output).logits[:, -longest - 1 : -1].double()
     values = logits.log_softmax(-1).gather(2, prompts.targets[..., None])[..., 0]
-    return np.array((values * prompts.is_token).sum(1))
+    return (values * prompts.is_token).sum(1).numpy()
 
 
 def answered_prompt(model: Any, prompt: TinyPrompt, seed: int = 0) -> tuple[AnsweredPrompts, Any]:
