@@ -82,10 +82,13 @@ def summed_likelihoods(values: torch.Tensor, is_token: torch.Tensor) -> NDArray[
 def answered_inputs(batch: Batch, model_type: str, targets: torch.Tensor, is_token: torch.Tensor) -> dict[str, Any]:
     """Return the inputs with the captions' tokens after the prompts, and every per-token input extended to match."""
     added = {"input_ids": targets, "attention_mask": is_token.long()}
-    inputs, shape = dict(batch.inputs), batch.inputs["input_ids"].shape
+    inputs, shape, kind = dict(batch.inputs), batch.inputs["input_ids"].shape, kind_of(model_type)
     for key, value in batch.inputs.items():
-        if is_textual(key, value, shape) and value.shape == shape:
-            extension = added.get(key, torch.full_like(targets, kind_of(model_type).answer_type))
+        if key == kind.image_input:
+            # The mask of image positions.
+            inputs[key] = torch.cat([value, torch.zeros_like(targets, dtype=value.dtype)], 1)
+        elif is_textual(key, value, shape) and value.shape == shape:
+            extension = added.get(key, torch.full_like(targets, kind.answer_type))
             inputs[key] = torch.cat([value, extension.to(value.dtype)], 1)
     return inputs
 

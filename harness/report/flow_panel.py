@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.analysis.phase_reading import PhaseReading
+from harness.judgement.landmarks import landmarks_of
 from harness.profile.profile import Profile
 from harness.report.image_flow import CONTROL_LABELS, PATH_LABELS
-from harness.report.palette import BLUE, FAINT, GREEN, GREY, INK, ORANGE, RED, LineStyle
+from harness.report.palette import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, RED, LineStyle
 from harness.report.panels import OverlaidCurves, finish_panel, note_in_panel
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def flow_panel(axes: Axes, profile: Profile, reading: PhaseReading, _: OverlaidC
     """Draw figure 6: the loss of a caption if a window of layers cannot attend to the image, per direction.
 
     Bars have their intervals. Grey steps are the controls. A dashed line marks the layer from which on the image is
-    not needed.
+    not needed, a dotted one the layer from which on the last token's best guess is the model's own.
     """
     knockout = reading.knockout
     if knockout is None:
@@ -59,4 +61,10 @@ def flow_panel(axes: Axes, profile: Profile, reading: PhaseReading, _: OverlaidC
         )  # fmt: skip
         if needed.high > needed.low:
             axes.axvspan(needed.low - 1, needed.high - 1, color=RED.light, alpha=0.12, lw=0, zorder=0)
+    exit_layer = landmarks_of(profile).get("exit")
+    if exit_layer is not None and not math.isnan(exit_layer.estimate):
+        axes.axvline(
+            exit_layer.estimate, color=PURPLE.light, lw=1.2, ls=(0, (1, 1.2)), zorder=5,
+            label=f"best guess final from {exit_layer:g}",
+        )  # fmt: skip
     finish_panel(axes, reading, "loss in nats")

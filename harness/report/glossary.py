@@ -80,6 +80,13 @@ GLOSSARY: dict[str, tuple[Term, ...]] = {
             "visual integration",
             "The cosine distance of the last token's state between the sample's image and the blank control.",
         ),
+        Term(
+            "attention knockout",
+            "Attention forbidden in some layers: from later tokens to the image. The loss is the drop of a caption's "
+            "log-likelihood.",
+        ),
+        Term("window", "Neighbouring layers that a knockout blocks together, a sixth of the depth unless requested."),
+        Term("last needed layer", "The first layer from which on blocking the image costs less than 1 % of it."),
         Term("landmark", "A layer that is read off the mean curve of a measure, with its interval."),
         Term("Winoground scores", "Text, image and group score of Winoground, computed from caption likelihoods."),
     ),
