@@ -32,7 +32,7 @@ from harness.profile.profile import Array
 from harness.storage.file_names import text_digest
 
 # The controls of a knockout have at most so many samples, the first of a pair: each costs as much as two directions.
-KNOCKOUT_CONTROL_SAMPLES = 32
+_CONTROL_SAMPLES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class KnockoutRequest:
     window: int | None = None
     samples: int | None = None
     controls: tuple[str, ...] = ()
-    control_samples: int = KNOCKOUT_CONTROL_SAMPLES
+    control_samples: int = _CONTROL_SAMPLES
     seed: int = 0
 
     @property
@@ -76,10 +76,11 @@ def measure_knockout(
     try:
         if uncaptioned := [sample.id for sample in shown if not sample.captions]:
             raise KnockoutError(f"sample {uncaptioned[0]} has no caption, whose likelihood a knockout changes")
+        shown = _by_caption(shown)
         real = _measure(runner, knockout, shown, KNOCKOUT_PATHS, "", request.seed)
         controls = {}
         if request.controls:
-            part = first_clusters(shown, min(request.control_samples, KNOCKOUT_CONTROL_SAMPLES))
+            part = _by_caption(first_clusters(samples, min(request.control_samples, len(shown), _CONTROL_SAMPLES)))
             for name in (*request.controls, OTHER_TOKENS):
                 paths = (OTHER_TOKENS,) if name == OTHER_TOKENS else ("later", "instruction")
                 controls[name] = part, _measure(runner, knockout, part, paths, name, request.seed)
@@ -104,6 +105,11 @@ def measure_knockout(
         for path in PATHS.keys() & losses.keys():
             arrays[knockout_array(name, path)] = spread(per_layer(losses[path]), part)
     return arrays, {KNOCKOUT_WINDOW: size, "knockout": KNOCKOUT_POLICY}
+
+
+def _by_caption(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples sorted by the length of their captions, because padding costs as much as tokens."""
+    return sorted(samples, key=lambda sample: len(sample.captions[0]))
 
 
 def _measure(
