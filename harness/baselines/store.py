@@ -247,6 +247,8 @@ def is_summary_of(baseline: Baseline, profile: Profile, *, numbers_only: bool = 
         # Means over more samples than those of this run cannot be compared, and need no replacement.
         if stored_counts.get(control, 0) > count:
             del content["controls"][control], shown["controls"][control]
+    for name in profile.without_control():
+        content["means"].pop(name, None)
     if numbers_only:
         # Measures that the stored summary lacks change none of its numbers.
         shown["means"] = {name: mean for name, mean in shown["means"].items() if name in content["means"]}

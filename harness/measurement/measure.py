@@ -14,7 +14,6 @@ from harness.data.sample import CONTROL_SAMPLES, Dataset, Source, left_out_lines
 from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows, visual_integration
 from harness.measurement.batches import BatchRunner
 from harness.measurement.control_curves import (
-    INTEGRATION_CONTROL,
     ControlCurves,
     ControlRequest,
     declared_controls,
@@ -49,6 +48,7 @@ from harness.probe.separators import SEPARATOR_POLICY, has_separators
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile.configuration import read_configuration
 from harness.profile.environment import environment, weight_hashes
+from harness.profile.measures import INTEGRATION
 from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Array, Profile
 
@@ -240,7 +240,7 @@ def _assemble(vlm: Vlm, dataset: str, observed: _Observed, bos: str, weights: st
     plan, controls, stacked = observed.plan, observed.controls, stacked_rows(observed.rows)
     instructions = {sample.instruction for sample in plan.samples}
     integration = {}
-    if blank := controls.get(INTEGRATION_CONTROL):
+    if blank := controls.get(INTEGRATION.control):
         integration["visual_integration"] = visual_integration(stacked["last_units"], blank.last_units)
     return Profile(
         model=vlm.name,

@@ -197,11 +197,15 @@ class StoredBaselines:
         own = {name for name in CURVES if MEASURES[name].reading}
         named = ("sample_ids",) if numbers_only else ("sample_ids", "environment", "weights")
         facts, baseline = attrgetter(*named), stored.profile
-        # Arrays that the baseline lacks change none of its numbers.
+        # Arrays that the baseline lacks change none of its numbers, and neither does a control that was not measured.
         kept = baseline.arrays.keys() if numbers_only else profile.arrays.keys()
+        lost = profile.without_control()
         return not (
             facts(profile) == facts(baseline)
-            and same({name: array for name, array in profile.arrays.items() if name in kept}, baseline.arrays)
+            and same(
+                {name: array for name, array in profile.arrays.items() if name in kept},
+                {name: array for name, array in baseline.arrays.items() if name not in lost},
+            )
             and all(map(same_control, profile.controls))
         )
 

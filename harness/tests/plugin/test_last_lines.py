@@ -28,7 +28,7 @@ def test_a_passing_run_ends_with_its_outcome(recorded: Cases) -> None:
     assert 2 <= len(header) <= 4
     assert lines.index(header[0]) > next(index for index, line in enumerate(lines) if line.startswith("collected"))
     # The dots of all cases share a line, and there is no table of times.
-    assert "..........                                                               [100%]" in lines
+    assert "............                                                             [100%]" in lines
     assert not any(".py" in line or line.startswith("Name (time") for line in lines)
     assert len(lines) <= 25
     assert max(map(len, lines)) <= 80 or all("/" in line for line in lines if len(line) > 80)
