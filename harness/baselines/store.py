@@ -252,6 +252,8 @@ def is_summary_of(baseline: Baseline, profile: Profile, *, numbers_only: bool = 
         content["means"] = {
             name: mean for name, mean in content["means"].items() if not name.startswith(KNOCKOUT_FAMILY)
         }
+    for name in profile.without_control():
+        content["means"].pop(name, None)
     if numbers_only:
         # Measures that the stored summary lacks change none of its numbers.
         shown["means"] = {name: mean for name, mean in shown["means"].items() if name in content["means"]}

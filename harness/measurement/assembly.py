@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows, visual_integration
-from harness.measurement.control_curves import INTEGRATION_CONTROL, ControlCurves, declared_controls
+from harness.measurement.control_curves import ControlCurves, declared_controls
 from harness.measurement.plan import Plan
 from harness.measurement.reading_keys import MEASUREMENT_VERSION, POLICY
 from harness.models.likelihood import LIKELIHOOD_POLICY
@@ -17,6 +17,7 @@ from harness.probe.lens_task import KS
 from harness.probe.separators import SEPARATOR_POLICY, has_separators
 from harness.probe.vocabulary import LENS_POLICY
 from harness.profile.environment import environment
+from harness.profile.measures import INTEGRATION
 from harness.profile.profile import AS_TEXT, ONE_PER_SAMPLE, Array, Profile
 
 
@@ -48,7 +49,7 @@ def assemble_profile(vlm: Vlm, dataset: str, observed: Observed, bos: str, weigh
     plan, controls, stacked = observed.plan, observed.controls, stacked_rows(observed.rows)
     instructions = {sample.instruction for sample in plan.samples}
     integration = {}
-    if blank := controls.get(INTEGRATION_CONTROL):
+    if blank := controls.get(INTEGRATION.control):
         integration["visual_integration"] = visual_integration(stacked["last_units"], blank.last_units)
     return Profile(
         model=vlm.name,

@@ -12,7 +12,6 @@ import torch
 
 from harness.analysis.calibration import Calibration, RunNoise, noise_between
 from harness.data.sample import Source
-from harness.measurement.control_curves import INTEGRATION_CONTROL
 from harness.measurement.measure import measure
 from harness.models.vlm import Vlm
 from harness.profile.measures import KNOCKOUT_FAMILY, KNOCKOUT_WINDOW, MEASURES
@@ -112,7 +111,7 @@ def calibrate(
                 seed=seed,
                 batch_size=run.batch_size or batch_size,
                 # The calibration of a measure that needs a control needs it too.
-                controls=[INTEGRATION_CONTROL] if profile.measured(["visual_integration"]) else (),
+                controls=sorted({MEASURES[name].kind.control for name in profile.measured(MEASURES)} - {""}),
                 word_order=False,
                 knockout=bool(profile.measured((KNOCKOUT_FAMILY,))),
                 knockout_window=profile.declared.get(KNOCKOUT_WINDOW),

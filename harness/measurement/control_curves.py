@@ -21,8 +21,6 @@ from harness.profile.profile import Array
 from harness.storage.file_names import text_digest
 
 _NOISE = "noise"
-#: The control whose states the last token's are compared with, for the visual integration.
-INTEGRATION_CONTROL = "blank"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ class MeasureKind:
     words and tokens, which have the declared margins of recall. `counts` names the arrays of a profile from which such
     measures are computed; other measures are stored under their own name. `traced` is True if a value depends only on
     earlier layers, so that it shows up to which layer two models are the same. `unbounded` is True for ratios and for
-    nats, whose tolerances are shares of the largest mean.
+    nats, whose tolerances are shares of the largest mean. `control` names the control that such measures are compared
+    with; they are absent if it was not measured.
     """
 
     title: str
@@ -46,6 +47,7 @@ class MeasureKind:
     traced: bool = True
     counts: tuple[str, ...] = ()
     unbounded: bool = False
+    control: str = ""
 
 
 SIMILARITY = MeasureKind("similarity", POINTS, CURVE_MARGIN_SHARE)
@@ -55,7 +57,7 @@ ATTENTION = MeasureKind("attention", LAYERS, ATTENTION_MARGIN_SHARE)
 EXIT = MeasureKind("exit agreement", POINTS, None, traced=False)
 NORMS = MeasureKind("norms of states", POINTS, NORM_MARGIN_SHARE, unbounded=True)
 STEPS = MeasureKind("steps of states", LAYERS, CURVE_MARGIN_SHARE)
-INTEGRATION = MeasureKind("visual integration", POINTS, CURVE_MARGIN_SHARE)
+INTEGRATION = MeasureKind("visual integration", POINTS, CURVE_MARGIN_SHARE, control="blank")
 # A caption's likelihood depends on all layers, also if attention is blocked in a few.
 KNOCKOUT = MeasureKind("attention knockout", LAYERS, CURVE_MARGIN_SHARE, traced=False, unbounded=True)
 KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT, NORMS, STEPS, INTEGRATION, KNOCKOUT)

@@ -141,6 +141,11 @@ class Profile:
         counts = "hits" in self.arrays
         return tuple(name for name in names if name in self.arrays or (counts and name.startswith("recall_")))
 
+    def without_control(self) -> set[str]:
+        """Return the names of the measures that are absent because their control was not measured."""
+        needed = {name: measure.kind.control for name, measure in MEASURES.items() if measure.kind.control}
+        return {name for name, control in needed.items() if control not in self.controls and name not in self.arrays}
+
     @property
     def depth(self) -> int:
         """The number L of decoder layers."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from harness.analysis.agreement import Agreement
 from harness.analysis.claims import PHASES
+from harness.analysis.mean_difference import Verdict
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.timing import TimingRatio
 from harness.analysis.turning_points import BoundaryInterval
@@ -131,7 +132,8 @@ class PairOutcome:
     def verdict_text(self) -> str:
         """Return the verdict against the baseline, or the other model; the worst verdict comes first."""
         other = self.compared_with
-        groups = self.regression_groups()[::-1]
+        # A question that could not be compared is not a verdict; the notes have its reason.
+        groups = [group for group in self.regression_groups()[::-1] if group.label != Verdict.NOT_COMPARED]
         if not groups:
             return "no baseline compared"
         if len(groups) == 1:

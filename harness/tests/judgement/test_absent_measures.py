@@ -149,6 +149,7 @@ def test_absent_measures_are_reported_and_recorded(tmp_path: Path) -> None:
     (outcome,) = pair_outcomes(results)
     assert outcome.regressions["attention"].verdict == "not compared"
     assert not outcome.regressions["attention"].changed
+    assert outcome.verdict_text() == "reproduces its baseline"
     (note,) = [note for note in outcome.notes if "not measured here" in note]
     assert note.startswith("norm-based attention of the last token on image, norm-based attention")
     text = " ".join(str(line) for line in detail_lines(results, [outcome], 300))

@@ -59,6 +59,24 @@ def test_the_declared_tolerance_depends_on_both_environments(
     assert (None if tolerance is None else tolerance.amount) == amount
 
 
+def test_the_tolerance_of_an_unbounded_measure_is_a_share_of_its_largest_mean() -> None:
+    profile = measured()
+    largest = float(profile["norm_ratio"].mean(0, dtype=np.float64).max())
+    assert largest > 10.0
+    tolerance = calibrated_tolerance(profile, baseline(), "norm_ratio")
+    assert tolerance is not None
+    assert tolerance.amount == pytest.approx(5e-5 * largest)
+    assert tolerance.noise == pytest.approx(MIN_NOISE * largest)
+
+
+def test_a_measure_without_calibrated_noise_need_not_reproduce_in_16_bits() -> None:
+    """A calibration that is older than the measure has no noise for it."""
+    half = {"dtype": "bfloat16"}
+    comparison = compare(measured(**half), baseline(variant("bfloat16", 1e-2), **half), FAMILIES["states"])
+    assert {finding.agreement.reproduced for finding in comparison.findings} == {None}
+    assert comparison.irreproducible_reason == ""
+
+
 def test_calibration_raises_the_tolerance_and_names_the_reason() -> None:
     quiet = baseline(variant("float32", 2.7e-6), variant("bfloat16", 8e-3))
     assert sample_tolerance(measured(), quiet, "inter").reason == CPU_TOLERANCE.reason

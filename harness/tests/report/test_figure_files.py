@@ -107,7 +107,7 @@ def test_a_report_of_many_pairs_is_the_same_with_other_processes(
         write_report(session, (), tmp_path / str(processes))
         assert bool(elsewhere) == (processes > 1)
         written.append({path.name: path.read_bytes() for path in (tmp_path / str(processes) / "figures").iterdir()})
-    assert len(written[0]) == 4 * (3 * 5 + 3 + 2)
+    assert len(written[0]) == 4 * (3 * 9 + 3 + 2)
     assert written[1] == written[0]
 
 

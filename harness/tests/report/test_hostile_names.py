@@ -32,7 +32,7 @@ from harness.tests.support.tiny import tiny_vlm
 
 KINDS = ("svg", "png", "pdf", "csv")
 # Without controls there is no difference to them.
-DRAWN, MAPS = len(PANELS) - 1, 3
+DRAWN, MAPS = len(PANELS) - 2, 3
 
 
 def named(model: str, *samples: str) -> Profile:
