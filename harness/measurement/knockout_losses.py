@@ -23,7 +23,8 @@ from harness.models.prompts.chat import PromptError
 from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
-from harness.probe.answer_pass import AnsweredPrompts, AnswerPass, KnockoutError, Surrounding
+from harness.probe.answer_pass import AnswerPass, KnockoutError, Surrounding
+from harness.probe.answered_prompts import AnsweredPrompts
 from harness.probe.attention import AttentionError
 from harness.probe.knockout import KNOCKOUT_POLICY, PATHS, Knockout, KnockoutReadings
 from harness.probe.noise import noise_seed, replace_features_by_noise

@@ -18,7 +18,7 @@ from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.caption_scorer import decoder_stack
 from harness.models.likelihood import summed_likelihoods
-from harness.models.prompts.prompt import TokenGroups
+from harness.probe.answered_prompts import AnsweredPrompts
 from harness.probe.attention_call import AttentionCall
 from harness.probe.attention_function import attention_calls
 from harness.probe.precision import upcast
@@ -51,44 +51,6 @@ class _Reference:
     states: Mapping[int, torch.Tensor]
     tuples: Mapping[int, tuple[Any, ...]]
     last: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AnsweredPrompts:
-    """Prompts with an answer each, as one batch; masks are bool (batch, tokens) and include the answers.
-
-    image, text, instruction, real: as in `TokenGroups`, False at the answers except `real`. targets: the answers'
-    tokens, (batch, longest), zero after the end of an answer; is_token: False there. seeds: one per row, for choices of
-    tokens.
-    """
-
-    image: torch.Tensor
-    text: torch.Tensor
-    instruction: torch.Tensor
-    real: torch.Tensor
-    targets: torch.Tensor
-    is_token: torch.Tensor
-    seeds: Sequence[int]
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens of a row, padding included."""
-        return int(self.real.shape[1])
-
-    @property
-    def prompt_tokens(self) -> int:
-        """The number of tokens before the answers."""
-        return self.tokens - int(self.targets.shape[1])
-
-    @classmethod
-    def of(
-        cls, groups: TokenGroups, targets: torch.Tensor, is_token: torch.Tensor, seeds: Sequence[int]
-    ) -> AnsweredPrompts:
-        """Return the prompts of some token groups with their answers."""
-        image, text, instruction = (
-            nn.functional.pad(mask, (0, targets.shape[1])) for mask in (groups.image, groups.text, groups.instruction)
-        )
-        return cls(image, text, instruction, torch.cat([groups.real, is_token], 1), targets, is_token, seeds)
 
 
 #: Runs the model on the prompts with their answers; receives the number of last positions that need logits.

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from harness.analysis.knockout_windows import knockout_windows, onward_starts
 from harness.errors import is_out_of_memory
 from harness.models.anatomy import Anatomy
-from harness.probe.answer_pass import AnsweredPrompts, AnswerPass, Blocked, KnockoutError
+from harness.probe.answer_pass import AnswerPass, Blocked, KnockoutError
+from harness.probe.answered_prompts import AnsweredPrompts
 
 #: The blocked attention of each path, from the queries to the keys.
 PATHS: Mapping[str, str] = MappingProxyType(

@@ -200,7 +200,7 @@ class StoredBaselines:
         own = {name for name in CURVES if MEASURES[name].reading}
         named = ("sample_ids",) if numbers_only else ("sample_ids", "environment", "weights")
         facts, baseline = attrgetter(*named), stored.profile
-        # Arrays that the baseline lacks change none of its numbers, nor do a control and a knockout that this run lacks.
+        # Arrays that the baseline lacks change none of its numbers, nor do a control or knockout that this run lacks.
         kept = baseline.arrays.keys() if numbers_only else profile.arrays.keys()
         lost = {name for name in baseline.arrays if lacks_knockout(profile, name)} | profile.without_control()
         stored_arrays = {name: array for name, array in baseline.arrays.items() if name not in lost}

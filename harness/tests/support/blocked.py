@@ -11,7 +11,8 @@ from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
 from harness.models.likelihood import answered_inputs
 from harness.models.prompts.prompt import Batch
-from harness.probe.answer_pass import AnsweredPrompts, AnswerPass, Blocked
+from harness.probe.answer_pass import AnswerPass, Blocked
+from harness.probe.answered_prompts import AnsweredPrompts
 from harness.probe.knockout import Knockout
 from harness.releases.tiny.prompts import TinyPrompt
 
