@@ -110,8 +110,8 @@ class AnswerPass:
         left: list[torch.Tensor] = []
 
         def record(layer: int, call: AttentionCall) -> AttentionCall:
-            # The query is not needed again.
-            calls[layer].append(replace(call, query=call.query[:, :1, :, :1]))
+            # The query is not needed again; a view would keep it in memory.
+            calls[layer].append(replace(call, query=call.query.new_empty(0)))
             return call
 
         def keep_states(point: int, tensor: torch.Tensor) -> None:

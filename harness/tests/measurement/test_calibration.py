@@ -16,6 +16,7 @@ from harness.models.vlm import Vlm
 from harness.profile.measures import KNOCKOUT_FAMILY, MEASURES
 from harness.tests.support.tiny import N, tiny_profile, tiny_vlm
 
+
 def test_noise_is_the_largest_shift_of_a_mean_and_of_a_sample() -> None:
     before = np.zeros((4, 3))
     after = np.array([[0.0, 0.3, 0.0], [0.0, -0.1, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, -0.2]])
