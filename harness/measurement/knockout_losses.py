@@ -28,6 +28,7 @@ from harness.probe.answered_prompts import AnsweredPrompts
 from harness.probe.attention import AttentionError
 from harness.probe.knockout import KNOCKOUT_POLICY, PATHS, Knockout, KnockoutReadings
 from harness.probe.noise import noise_seed, replace_features_by_noise
+from harness.probe.precision import OneDnnLayers
 from harness.profile.measures import KNOCKOUT_PATHS, KNOCKOUT_WINDOW, OTHER_TOKENS, knockout_array
 from harness.profile.profile import Array
 from harness.storage.file_names import text_digest
@@ -132,8 +133,9 @@ def _measure(
         surrounding: Surrounding = contextlib.nullcontext
         if noisy:
             surrounding = partial(replace_features_by_noise, vlm.anatomy, seeds=seeds)
-        answers = caption_pass(vlm, batch, part, seeds, knockout, surrounding)
-        return knockout(answers, paths, all_starts=not control)
+        with OneDnnLayers():
+            answers = caption_pass(vlm, batch, part, seeds, knockout, surrounding)
+            return knockout(answers, paths, all_starts=not control)
 
     results = runner.read_samples(shown, f"{vlm.name}, knockout {control}".strip(), cache_name, read, "knockout")
     if results.refused:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 # The rows of a weight that are multiplied at a time. On a CPU a block of a 16-bit weight and its float32 copy fit into
 # the cache, and so do the products with other blocks.
@@ -55,3 +58,26 @@ def _products(vectors: torch.Tensor, weights: Iterable[torch.Tensor]) -> Iterato
         yield from (functional.linear(operand, weight).to_dense() for weight in weights)
     else:
         yield from (vectors @ weight.T for weight in weights)
+
+
+class OneDnnLayers(TorchFunctionMode):
+    """Inside the block, linear layers multiply float32 tensors on a CPU with oneDNN, as `wide_product` does."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch; a plain linear layer is replaced."""
+        if func is functional.linear and not kwargs and _suits_onednn(*args[:2]):
+            return functional.linear(args[0].to_mkldnn(), *args[1:]).to_dense()
+        return func(*args, **(kwargs or {}))
+
+
+def _suits_onednn(vectors: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Return True for dense float32 tensors on a CPU; subclasses, such as quantised weights, have their own product."""
+    return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
+        type(tensor) in (torch.Tensor, nn.Parameter)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        for tensor in (vectors, weight)
+    )

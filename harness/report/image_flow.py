@@ -45,9 +45,10 @@ def flow_sentences(knockout: KnockoutReading) -> tuple[str, ...]:
     if needed.estimate > total.layers[1]:
         return entry, f"The image is needed up to the last layer, {total.layers[1]}."
     late = next(loss for loss in knockout.onward if loss.layers[0] == needed.estimate)
-    return entry, (
-        f"From layer {needed:g} on the image tokens can be dropped for {_share(late)} of it ({late.effect:.2g} nats, "
-        f"{_span(late)})."
+    cost = f"for {_share(late)} of it" if late.effect > 0.0 else "without a loss"
+    return (
+        entry,
+        f"From layer {needed:g} on the image tokens can be dropped {cost} ({late.effect:.2g} nats, {_span(late)}).",
     )
 
 

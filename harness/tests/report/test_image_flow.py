@@ -34,6 +34,8 @@ def test_two_sentences_say_where_the_image_enters_and_from_where_on_it_is_not_ne
     assert flow_sentences(knockout(knockout_onward=(40.0, 34.0, 32.0, 5.0, 4.0, 3.0, 2.0)))[1] == (
         "The image is needed up to the last layer, 12."
     )
+    free = flow_sentences(knockout(knockout_onward=(40.0, 34.0, 32.0, 5.0, -1.0, 0.0, 0.0)))[1]
+    assert free.startswith("From layer 10 on the image tokens can be dropped without a loss (-")
     (unused,) = flow_sentences(knockout(knockout_onward=(0.0,) * 7))
     assert "which is not confirmed" in unused
 
