@@ -82,8 +82,7 @@ GLOSSARY: dict[str, tuple[Term, ...]] = {
         ),
         Term(
             "attention knockout",
-            "Attention forbidden in some layers: from later tokens to the image. The loss is the drop of a caption's "
-            "log-likelihood.",
+            "Attention to the image forbidden in some layers; the loss is the drop of a caption's log-likelihood.",
         ),
         Term("window", "Neighbouring layers that a knockout blocks together, a sixth of the depth unless requested."),
         Term("last needed layer", "The first layer from which on blocking the image costs less than 1 % of it."),
