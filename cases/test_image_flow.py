@@ -1,4 +1,4 @@
-"""Where the image enters: attention knockout in windows of layers, judged by phase and compared with the baseline."""
+"""Image flow: attention knockout in windows of layers, judged by phase and compared with the stored baseline."""
 
 import pytest
 

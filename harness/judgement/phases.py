@@ -114,7 +114,7 @@ def relative_depth(point: BoundaryInterval, depth: int) -> BoundaryInterval:
 
 
 def judge_claims(reading: PhaseReading) -> dict[str, Claim]:
-    """Judge all claims, the causal ones if the knockout was measured, and return them by name; a record has them."""
+    """Judge all claims and return them by name; the causal ones need a knockout. A record has the verdicts."""
     if isinstance(reading, RecordedReading):
         return {name: reading.claims[name] for name in CLAIM_NAMES if name in reading.claims}
     flow_claims = FLOW_CLAIMS if reading.knockout is not None else {}

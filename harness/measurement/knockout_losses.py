@@ -80,7 +80,7 @@ def measure_knockout(
             raise KnockoutError(f"sample {uncaptioned[0]} has no caption, whose likelihood a knockout changes")
         shown = _by_caption(shown)
         real = _measure(runner, knockout, shown, KNOCKOUT_PATHS, "", request.seed)
-        controls = {}
+        controls: dict[str, tuple[list[Sample], Mapping[str, Array]]] = {}
         if request.controls:
             part = _by_caption(first_clusters(samples, min(request.control_samples, len(shown), _CONTROL_SAMPLES)))
             for name in (*request.controls, OTHER_TOKENS):
@@ -88,25 +88,22 @@ def measure_knockout(
                 controls[name] = part, _measure(runner, knockout, part, paths, name, request.seed)
     except (KnockoutError, AttentionError, PromptError, SampleError) as error:
         return {}, {"knockout_left_out": str(error)}
-    rows = {sample.id: row for row, sample in enumerate(samples)}
-
-    def spread(values: Array, part: Sequence[Sample]) -> Array:
-        """Return the values with a row per sample of the pair."""
-        spread_values = np.full((len(samples), *values.shape[1:]), np.nan, dtype=np.float32)
-        spread_values[[rows[sample.id] for sample in part]] = values
-        return spread_values
-
-    def per_layer(values: Array) -> Array:
-        """Return losses per window (n, windows) as losses per layer (n, L)."""
-        return np.repeat(values, [len(window) for window in knockout.windows], axis=1)
-
-    arrays = {knockout_array("", path): spread(per_layer(real[path]), shown) for path in KNOCKOUT_PATHS} | {
-        f"knockout_{name}": spread(real[name], shown) for name in ("onward", "likelihood", "caption_tokens")
-    }
-    for name, (part, losses) in controls.items():
-        for path in PATHS.keys() & losses.keys():
-            arrays[knockout_array(name, path)] = spread(per_layer(losses[path]), part)
+    spread = partial(_spread, [sample.id for sample in samples])
+    counts = [len(window) for window in knockout.windows]
+    arrays = {f"knockout_{name}": spread(real[name], shown) for name in ("onward", "likelihood", "caption_tokens")}
+    # At each layer the loss of its window, so that all curves are over layers.
+    for control, (part, losses) in {"": (shown, real), **controls}.items():
+        for path in (name for name in PATHS if name in losses):
+            arrays[knockout_array(control, path)] = spread(np.repeat(losses[path], counts, axis=1), part)
     return arrays, {KNOCKOUT_WINDOW: size, "knockout": KNOCKOUT_POLICY}
+
+
+def _spread(ids: Sequence[str], values: Array, part: Sequence[Sample]) -> Array:
+    """Return the values of some samples with a row per id, NaN for the others, float32."""
+    rows = {sample: row for row, sample in enumerate(ids)}
+    spread = np.full((len(ids), *values.shape[1:]), np.nan, dtype=np.float32)
+    spread[[rows[sample.id] for sample in part]] = values
+    return spread
 
 
 def _by_caption(samples: Sequence[Sample]) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""Where the image enters: the knockout of a pair in sentences, and as JSON types."""
+"""The knockout of a pair in sentences and as JSON types: where the image enters."""
 
 from __future__ import annotations
 
