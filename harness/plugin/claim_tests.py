@@ -12,6 +12,7 @@ from harness.plugin.fixtures import SESSION, is_worker, pair_of, write_line
 from harness.profile.pair import Pair
 from harness.report.layout import reason_text
 from harness.run.session import PhaseSession
+from harness.run.stored_knockout import has_knockout
 
 _KNOWN = pytest.StashKey[Mapping[str, Mapping[str, str]]]()
 # The pairs whose baseline an update option may write, because a selected test compares it.
@@ -31,12 +32,17 @@ def read_claim_rules(session: pytest.Session) -> None:
     compared = (pair_of(item) for item in session.items if "baseline" in getattr(item, "fixturenames", ()))
     config.stash[_COMPARED] = frozenset(filter(None, compared))
 
-    def read() -> tuple[dict[str, dict[str, str]], set[Pair]]:
-        unrecorded = {pair for pair in state.options.pairs() if not state.stored.has_baseline(pair)}
-        return known_differences(state.options.baselines), unrecorded
+    def read() -> tuple[dict[str, dict[str, str]], set[Pair], set[Pair]]:
+        paths = {pair: state.stored.paths(pair) for pair in state.options.pairs()}
+        unrecorded = {pair for pair, stored in paths.items() if not stored}
+        without_knockout = {
+            pair for pair, stored in paths.items() if state.options.knockout and not has_knockout(stored)
+        }
+        return known_differences(state.options.baselines), unrecorded, without_knockout
 
-    known, unrecorded = state.processes.run_on_first("the known differences", read)
+    known, unrecorded, without_knockout = state.processes.run_on_first("the known differences", read)
     config.stash[_KNOWN], state.results.unrecorded = known, unrecorded
+    state.results.without_knockout = without_knockout
     state.results.reported = {pair for pair in unrecorded if str(pair) not in known}
 
 

@@ -37,7 +37,7 @@ def flow_sentences(knockout: KnockoutReading) -> tuple[str, ...]:
         )
     largest = max(knockout.paths["later"], key=lambda loss: loss.effect)
     entry = (
-        f"Of the {total.effect:.3g} nats that the image contributes to a caption, {_share(largest)} are lost if layers "
+        f"Of the {total.effect:.3g} nats that the image contributes to a caption, {_share(largest)} are lost if "
         f"{_layers(largest)} cannot attend to it ({largest.effect:.3g} nats, {_span(largest)})."
     )
     needed = knockout.last_needed
@@ -56,7 +56,7 @@ def describe_flow(knockout: KnockoutReading | None) -> str:
     """Return a description of the figure for screen readers: the sentences, and the loss of each window."""
     if knockout is None:
         return "Attention knockout was not measured."
-    losses = ", ".join(f"{loss.effect:.3g} nats in layers {_layers(loss)}" for loss in knockout.paths["later"])
+    losses = ", ".join(f"{loss.effect:.3g} nats in {_layers(loss)}" for loss in knockout.paths["later"])
     return f"{' '.join(flow_sentences(knockout))} Losses by window: {losses}."
 
 
@@ -125,7 +125,7 @@ def _recorded_loss(entry: Mapping[str, Any]) -> Loss:
 
 def _layers(loss: Loss) -> str:
     first, last = loss.layers
-    return f"{first}-{last}" if last > first else str(first)
+    return f"layers {first}-{last}" if last > first else f"layer {first}"
 
 
 def _share(loss: Loss) -> str:

@@ -35,8 +35,9 @@ class SessionResults:
     the hashes of each model's parts. `matched` holds the baselines read, `written` the files written and why.
     `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured, and `unavailable`
     those of them whose weights or data this machine lacks. `reported` holds the pairs whose claims are reported and
-    fail no test, `unrecorded` those that had no baseline before the run, `recorded` those with a new or changed
-    baseline. `rephrasings` holds the results of --phase-rephrase, `not_rephrased` the reasons why pairs have none.
+    fail no test, `unrecorded` those that had no baseline before the run, `without_knockout` those whose baseline lacked
+    one, `recorded` those with a new or changed baseline. `rephrasings` holds the results of --phase-rephrase,
+    `not_rephrased` the reasons why pairs have none.
     `known_differences` holds the reasons for expected failures by pair and claim; None reads them from the
     baselines' directory.
     """
@@ -55,6 +56,7 @@ class SessionResults:
     unavailable: set[Pair] = field(default_factory=set)
     reported: set[Pair] = field(default_factory=set)
     unrecorded: set[Pair] = field(default_factory=set)
+    without_knockout: set[Pair] = field(default_factory=set)
     recorded: set[Pair] = field(default_factory=set)
     rephrasings: dict[Pair, Rephrasing] = field(default_factory=dict)
     not_rephrased: dict[Pair, str] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class SessionResults:
         self.matched |= other.matched
         self.reported |= other.reported
         self.unrecorded |= other.unrecorded
+        self.without_knockout |= other.without_knockout
         self.recorded |= other.recorded
         self.rephrasings |= other.rephrasings
         self.not_rephrased |= other.not_rephrased
@@ -127,7 +130,15 @@ class SessionResults:
         """Return True if a failing claim of a pair is a finding, which is reported and fails no test."""
         if self.options.strict_claims:
             return False
+        if self.options.against is None and self._is_unrecorded_flow(pair, name):
+            return True
         return pair in self.reported if self.options.against is None else self.opposite_claim(pair, name) is None
+
+    def _is_unrecorded_flow(self, pair: Pair, name: str) -> bool:
+        """Return True for a causal claim of a pair whose baseline has no knockout to stay equal to."""
+        from harness.analysis.flow_claims import FLOW_CLAIMS
+
+        return name in FLOW_CLAIMS and pair in self.without_knockout
 
     def compared_pairs(self) -> dict[Pair, Pair]:
         """Return the measured pairs with the measured pairs that --phase-against compares them with."""
@@ -167,6 +178,7 @@ class SessionResults:
     def _needs_evidence(self, result: Result) -> bool:
         """Return True unless the verdict is on a claim that has no baseline to stay equal to."""
         without_baseline = self.options.against is not None or result.pair in self.unrecorded
+        without_baseline = without_baseline or self._is_unrecorded_flow(result.pair, result.question)
         return result.claim is None or self.options.strict_claims or not without_baseline
 
     def problem(self) -> str:

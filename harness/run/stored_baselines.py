@@ -54,14 +54,14 @@ class StoredBaselines:
             self._known[pair] = self._find(pair, profile)
         return self._known[pair]
 
-    def has_baseline(self, pair: Pair) -> bool:
-        """Return True if a baseline of a pair is stored, comparable or not."""
+    def paths(self, pair: Pair) -> list[Path]:
+        """Return the JSON files of a pair's stored baselines, comparable or not."""
         from harness.baselines.stored_files import BaselineError, baseline_paths
 
         try:
-            return bool(baseline_paths(self._directory(pair), pair.model, pair.dataset))
+            return list(baseline_paths(self._directory(pair), pair.model, pair.dataset))
         except BaselineError:
-            return False
+            return []
 
     def _directory(self, pair: Pair) -> Path:
         """Return the directory that holds a pair's baseline; a bundled one if the project's pair has no other.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.interface import option_text
@@ -26,3 +28,13 @@ def refuse_loss(profile: Profile, stored: Baseline) -> None:
             f"{stored.path} holds an attention knockout, which this run did not measure and would lose: add "
             f"{option_text('knockout', 'True')}"
         )
+
+
+def has_knockout(paths: Iterable[Path]) -> bool:
+    """Return True if a baseline in one of these JSON files has the losses of a knockout; not if it is damaged."""
+    from harness.baselines.stored_files import BaselineError, read_json
+
+    try:
+        return any(KNOCKOUT_FAMILY in read_json(path)["margins"] for path in paths)
+    except (BaselineError, KeyError, TypeError):
+        return False

@@ -56,6 +56,16 @@ def test_a_knockout_is_recorded_compared_and_shown(cases: Cases) -> None:
     other.stdout.fnmatch_lines(["*windows of 3 layers here, of 1 in the baseline*"])
 
 
+def test_causal_claims_of_a_baseline_without_a_knockout_are_findings(recorded: Cases) -> None:
+    arguments = (*FLOW, "-k", "flows or local", "--phase-samples", "16")
+    reported = recorded.run(*arguments)
+    assert reported.ret == pytest.ExitCode.OK, reported.stdout.str()
+    outcomes = reported.parseoutcomes()
+    assert outcomes.get("passed", 0) + outcomes.get("xfailed", 0) == 3
+    strict = recorded.run(*arguments, "--phase-strict-claims", "--phase-strict-evidence")
+    assert strict.parseoutcomes().get("failed", 0) == outcomes.get("xfailed", 0)
+
+
 def test_a_run_without_a_knockout_neither_compares_nor_loses_it(cases: Cases) -> None:
     cases.run(*FLOW, "--phase-update-new", "-k", "test_equivalent")
     before = cases.files()

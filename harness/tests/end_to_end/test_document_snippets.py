@@ -110,7 +110,10 @@ def own_arguments(arguments: list[str]) -> list[str]:
     """Return pytest's arguments for a sub-command of `vlm-phase` that measures."""
     name, *others = arguments
     parsed = parse_arguments(others)
-    assert name in ("measure", "compare", "accept-claims")
+    assert name in ("measure", "compare", "flow", "accept-claims")
+    if name == "flow":
+        parsed.add("--knockout")
+        return ["cases/", *parsed.command_line(), "-m", "causal and replication"]
     if name == "compare":
         parsed.add("--against", parsed.models.pop())
     if name == "accept-claims":

@@ -45,7 +45,7 @@ def test_every_case_has_its_verdict_as_properties(recorded: Cases) -> None:
     suite, cases = read(path)
     assert set(suite) == {"phase_harness", "phase_environment", "phase_seed"}
     assert suite["phase_environment"].startswith("torch ")
-    assert len(cases) == 15
+    assert len(cases) == 17
     for name, values in cases.items():
         assert set(values) >= ANSWERED, name
         assert values["phase_pair"] == "tiny-llava-tiny"

@@ -31,8 +31,8 @@ from harness.tests.support.synthetic_profiles import synthetic_profile
 from harness.tests.support.tiny import tiny_vlm
 
 KINDS = ("svg", "png", "pdf", "csv")
-# Without controls there is no difference to them and no visual integration, and no knockout was measured.
-DRAWN, MAPS = len(PANELS) - 3, 3
+# Without controls there is no difference to them, and no knockout was measured.
+DRAWN, MAPS = len(PANELS) - 2, 3
 
 
 def named(model: str, *samples: str) -> Profile:
@@ -207,7 +207,8 @@ def test_checkpoints_with_similar_names_are_measured_and_recorded_separately(cas
     assert "new" in first.stdout.str()
     assert_ids_unique(Path("out/index.html").read_text(encoding="utf-8"))
     files = [path.name.casefold() for path in Path("out/figures").iterdir()]
-    assert len(set(files)) == len(KINDS) * (2 + len(models) * (DRAWN + 2 * MAPS))
+    # No visual integration without the blank control.
+    assert len(set(files)) == len(KINDS) * (2 + len(models) * (DRAWN - 1 + 2 * MAPS))
     assert len({path.parent.name for path in cases.baselines.glob("*/tiny.json")}) == len(models)
     again = cases.run("--phase-samples", "64", *REGRESSION, *options, pair=pair)
     assert f"baselines: {len(models)} matched, 0 changed, 0 new, 0 unused" in again.stdout.str()
