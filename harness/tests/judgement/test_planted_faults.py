@@ -30,13 +30,13 @@ from harness.models.prompts.prompt import encode
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.self_checks import SelfCheckError
-from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.storage.cache_directory import default_cache
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.faults import GROSS, SUBTLE, Change, copy_vlm, quantise, shift_image_span
 from harness.tests.support.harmless import EXTRA_PADDING, HARMLESS, change_nothing, pad_left, shuffle_samples
 from harness.tests.support.reproduction_checks import (
+    MEASURED,
     MODEL,
     all_verdicts,
     assert_reproduces,
@@ -90,8 +90,7 @@ def changed(stored: Baseline, monkeypatch: pytest.MonkeyPatch) -> Measured:
 def different(profile: Profile, stored: Baseline) -> list[str]:
     """Return the messages on measures, boundaries and phases that differ by more than their margin."""
     checks = [
-        lambda family=family: check_equivalent(profile, stored, compare(profile, stored, family))
-        for family in FAMILIES.values()
+        lambda family=family: check_equivalent(profile, stored, compare(profile, stored, family)) for family in MEASURED
     ]
     checks.append(lambda: check_boundaries(profile, stored, compare_boundaries(profile, stored)))
     checks.append(lambda: check_intervals(profile, stored, compare_intervals(profile, stored)))
@@ -100,7 +99,7 @@ def different(profile: Profile, stored: Baseline) -> list[str]:
 
 def assert_named(message: str) -> None:
     """Assert that a message names the changed measure, the pair and the position."""
-    titles = [measure.title for family in FAMILIES.values() for measure in family.measures]
+    titles = [measure.title for family in MEASURED for measure in family.measures]
     titles += ["phase boundaries", "phases"]
     assert any(f"{title} of {MODEL} on scenes" in message for title in titles), message
     assert re.search(r"(residual points?|layers?) \d", message), message
