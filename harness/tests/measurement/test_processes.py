@@ -119,7 +119,7 @@ def test_two_processes_write_the_same_files_as_one_and_print_once(tmp_path: Path
         assert read_files(tmp_path / name) == read_files(tmp_path / "one")
         assert output.count("phase: 2 processes share the samples of each pair") == 1
         assert output.count("baselines: 0 matched, 0 changed, 2 new, 0 unused") == 1
-        assert len(re.findall(r"\b20 passed\b", output)) == 1
+        assert len(re.findall(r"\b24 passed\b", output)) == 1
 
 
 @pytest.mark.slow

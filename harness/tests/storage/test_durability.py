@@ -96,7 +96,7 @@ def test_a_full_disk_at_the_end_fails_the_run_and_leaves_no_partial_record(recor
     before = {path.name for path in home.iterdir()}
     with full_disk():
         result = recorded.run(*REGRESSION, "-k", "test_reproduces", "--phase-json", "run.json")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
     text = " ".join(result.stdout.str().split())
     assert f"PHASES FAILED: --phase-json {home / 'run.json'} could not be written: No space left on device" in text
     assert result.ret == pytest.ExitCode.TESTS_FAILED
