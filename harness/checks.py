@@ -40,8 +40,8 @@ _BRIEF = "brief"
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
     """Assert that every measure of the family equals the baseline, sample by sample.
 
-    The test is skipped if the data type differs from the baseline's, if the baseline is another model, or if the run or
-    the baseline lacks every measure of the family.
+    The test is skipped if the data type differs from the baseline's or if the baseline is another model. It is also
+    skipped if the run or the baseline lacks every measure of the family.
 
     Args:
         profile: the measured profile.

@@ -21,8 +21,8 @@ def knockout_windows(depth: int, size: int) -> tuple[range, ...]:
 def onward_starts(depth: int, size: int) -> tuple[int, ...]:
     """Return the layers (from 0) from which on attention is blocked in all later layers.
 
-    These are the first layers of the windows, and every layer of the last third, where the image is usually no longer
-    needed and a pass from the layer on is cheap.
+    These are the first layers of the windows and every layer of the last third. There the image is usually no longer
+    needed, and a pass from the layer on is cheap.
     """
     third = depth - depth // 3
     return tuple(sorted({window.start for window in knockout_windows(depth, size)} | set(range(third, depth))))

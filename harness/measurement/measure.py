@@ -88,8 +88,8 @@ def measure(
         control_seed: the seed of the noise.
         word_order: True to measure Winoground's scores if the dataset has items of two images and two captions; this
             costs a forward pass per image, and one per item over its captions if the model supports a key-value cache.
-        knockout: True to measure how much less likely each sample's first caption becomes if later tokens cannot attend
-            to the image in a window of layers, with `controls` on the first samples; this costs several passes.
+        knockout: True to measure how much less likely the first caption of each sample becomes if later tokens cannot
+            attend to the image in a window of layers. It costs several passes; `controls` take the first samples only.
         knockout_window: the number of layers in such a window; None takes a sixth of the depth.
         knockout_samples: the number of samples for it, the first ones; None takes all.
         drawings: True to record the first two samples in full, for figures; this takes seconds.

@@ -30,8 +30,8 @@ class Readings:
 
     hits: words found by the lens, int (batch, P, 2, 2), for own words and another sample's, k = 1 and 5.
     exit_agreement: bool (batch, P). Arrays that were not requested are None. The last three are for figures and exist
-    only for a dense task: norm_rows (batch, L, tokens), absent if it has `points`, and the entries decoded at the image
-    tokens (batch, P, image tokens, 5) and at the last token (batch, P, 5).
+    only for a dense task: norm_rows (batch, L, tokens), absent if it has `points`; the entries decoded at the image
+    tokens (batch, P, image tokens, 5); those decoded at the last token (batch, P, 5).
     """
 
     similarity: FloatArray

@@ -141,12 +141,12 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
 
     Args:
         profile: a measured profile or that of a baseline.
-        figure: a name of `PANELS`: `inter` (the paper's figure 1), `intra` (figure 3), `attention` (figure 4, shares),
-            `recall` (figure 5), `controls` (real minus control), `flow` (the loss if layers cannot attend to the
-            image), `steps` (cosines of the states before and after a layer), `norms` (image over text), `integration`
-            (real against blank image), `image_attention` (weight minus norm, and the instruction's weight) or
-            `segments` (the number of monotone segments by prominence). Or `lens`: the tokens that LogitLens decodes in
-            the first drawn sample.
+        figure: a name of `PANELS`. Figures of the paper: `inter` (1), `intra` (3), `attention` (4, as shares), `recall`
+            (5). Further ones: `controls` (real minus control), `flow` (the loss if layers cannot attend to the image),
+            `segments` (the number of monotone segments by prominence). Of the states and the attention: `steps`
+            (cosines before and after a layer), `norms` (image over text), `integration` (real against blank image),
+            `image_attention` (weight minus norm, and the instruction's weight). `lens`: the tokens that LogitLens
+            decodes in the first drawn sample.
         axes: the axes to draw on; None creates new axes with pyplot, which a notebook displays.
 
     Raises:

@@ -27,7 +27,7 @@ def flow_panel(axes: Axes, profile: Profile, reading: PhaseReading, _: OverlaidC
     """Draw figure 6: the loss of a caption if a window of layers cannot attend to the image, per direction.
 
     Bars have their intervals. Grey steps are the controls. A dashed line marks the layer from which on the image is
-    not needed, a dotted one the layer from which on the last token's best guess is the model's own.
+    not needed. A dotted line marks the layer from which on the last token's best guess is the model's own.
     """
     knockout = reading.knockout
     if knockout is None:

@@ -35,11 +35,10 @@ class SessionResults:
     the hashes of each model's parts. `matched` holds the baselines read, `written` the files written and why.
     `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured, and `unavailable`
     those of them whose weights or data this machine lacks. `reported` holds the pairs whose claims are reported and
-    fail no test, `unrecorded` those that had no baseline before the run, `without_knockout` those whose baseline lacked
-    one, `recorded` those with a new or changed baseline. `rephrasings` holds the results of --phase-rephrase,
-    `not_rephrased` the reasons why pairs have none.
-    `known_differences` holds the reasons for expected failures by pair and claim; None reads them from the
-    baselines' directory.
+    fail no test. `unrecorded` holds the pairs that had no baseline before the run, `without_knockout` those whose
+    baseline lacked one, `recorded` those with a new or changed baseline. `rephrasings` holds the results of
+    --phase-rephrase, `not_rephrased` the reasons why pairs have none. `known_differences` holds the reasons for
+    expected failures by pair and claim; None reads them from the baselines' directory.
     """
 
     options: Options
