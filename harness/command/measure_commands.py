@@ -56,12 +56,7 @@ def run_flow(arguments: Sequence[str]) -> int:
         "be dropped. A caption's likelihood is computed again with a window of layers unable to attend to the image.",
     ):
         return 0
-    parsed = parse_arguments(arguments)
-    if not parsed.models:
-        raise UsageProblem(f"a model is needed: write {PROGRAM} flow MODEL")
-    if "--knockout" not in parsed.own:
-        parsed.add("--knockout")
-    return run_cases(parsed, "-m", "causal and replication")
+    return _run_on_named_models(arguments, "flow", "--knockout", "causal and replication")
 
 
 def run_accept_claims(arguments: Sequence[str]) -> int:
@@ -73,12 +68,21 @@ def run_accept_claims(arguments: Sequence[str]) -> int:
         "in known_differences.toml of the baselines.",
     ):
         return 0
+    return _run_on_named_models(arguments, "accept-claims", "--accept-claims", "replication")
+
+
+def _run_on_named_models(arguments: Sequence[str], command: str, option: str, markers: str) -> int:
+    """Run the cases with these markers and with `option`, and return pytest's exit code.
+
+    Raises:
+        UsageProblem: no model is named.
+    """
     parsed = parse_arguments(arguments)
     if not parsed.models:
-        raise UsageProblem(f"a model is needed: write {PROGRAM} accept-claims MODEL")
-    if "--accept-claims" not in parsed.own:
-        parsed.add("--accept-claims")
-    return run_cases(parsed, "-m", "replication")
+        raise UsageProblem(f"a model is needed: write {PROGRAM} {command} MODEL")
+    if option not in parsed.own:
+        parsed.add(option)
+    return run_cases(parsed, "-m", markers)
 
 
 def _prints_help(arguments: Sequence[str], usage: str, description: str) -> bool:
