@@ -162,5 +162,7 @@ def caption_pass(
     def run(positions: int) -> Any:
         return forward_pass(vlm, inputs, batch.groups.image, [sample.id for sample in samples], positions=positions)
 
-    checking = not knockout.checked
-    return AnswerPass(vlm.model, vlm.anatomy, prompts, run, knockout.starts, surrounding, checking=checking)
+    checking, unembeds = not knockout.checked, knockout.unembeds
+    return AnswerPass(
+        vlm.model, vlm.anatomy, prompts, run, knockout.starts, surrounding, checking=checking, unembeds=unembeds
+    )

@@ -69,7 +69,8 @@ def answer_tokens(
 
 def log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the log-probability of each target, in nats on the CPU, (n,), from its logits, (n, vocabulary)."""
-    return logits.float().log_softmax(-1).gather(1, targets.to(logits.device)[:, None])[:, 0].cpu()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.log_softmax(-1).gather(1, targets.to(logits.device)[:, None])[:, 0].cpu()
 
 
 def summed_likelihoods(values: torch.Tensor, is_token: torch.Tensor) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +18,10 @@ from torch import nn
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.caption_scorer import decoder_stack
-from harness.models.likelihood import summed_likelihoods
+from harness.models.likelihood import log_probabilities, summed_likelihoods
 from harness.probe.answered_prompts import AnsweredPrompts
 from harness.probe.attention_call import AttentionCall
 from harness.probe.attention_function import attention_calls
-from harness.probe.precision import upcast
 
 #: Surrounds each pass in which image features enter, for example to replace them by noise; it receives the mask of
 #: image positions, bool (batch, tokens).
@@ -43,14 +43,14 @@ class Blocked:
 
 @dataclass
 class _Reference:
-    """The complete pass: arguments of the decoder stack, attention calls by layer, and residual states by layer."""
+    """The complete pass: arguments and output of the decoder stack, attention calls and residual states by layer."""
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
     calls: Mapping[int, Sequence[AttentionCall]]
     states: Mapping[int, torch.Tensor]
     tuples: Mapping[int, tuple[Any, ...]]
-    last: torch.Tensor
+    output: Any
 
 
 #: Runs the model on the prompts with their answers; receives the number of last positions that need logits.
@@ -74,6 +74,7 @@ class AnswerPass:
         surrounding: Surrounding = contextlib.nullcontext,
         *,
         checking: bool = False,
+        unembeds: bool = True,
     ) -> None:
         """Run the complete pass.
 
@@ -85,6 +86,7 @@ class AnswerPass:
             starts: the layers (from 0) from which the pass will be repeated.
             surrounding: surrounds each pass in which image features enter.
             checking: True to keep the model's own log-probabilities in `own`.
+            unembeds: False to compute logits from states with the model's own code, as in `use_own_logits`.
 
         Raises:
             KnockoutError: the decoder runs several times, a layer has no softmax attention, or prompts attend to their
@@ -95,19 +97,28 @@ class AnswerPass:
         self.prompts = prompts
         self._model, self._anatomy, self._surrounding = model, anatomy, surrounding
         self._stack = decoder_stack(model, anatomy)
-        self._reference = self._record(run, starts, checking)
+        self._run, self._unembeds = run, unembeds
+        self._reference = self._record(starts, checking or not unembeds)
         if self.earlier_tokens_attend_after(prompts.prompt_tokens):
             raise KnockoutError(
                 f"{anatomy.name}: its prompt attends to the caption that follows it, so the caption has no likelihood"
             )
-        self.log_probabilities = self._log_probabilities(self._reference.last)
+        self.log_probabilities = self._log_probabilities(self._reference.output.last_hidden_state)
 
-    def _record(self, run: Run, starts: Collection[int], checking: bool) -> _Reference:
+    def use_own_logits(self) -> None:
+        """Compute logits from states with all of the model's code after its decoder.
+
+        Models that scale, cap or mask their logits need it. Their code before the decoder runs along.
+        """
+        self._unembeds = False
+        self.log_probabilities = self._log_probabilities(self._reference.output.last_hidden_state)
+
+    def _record(self, starts: Collection[int], checking: bool) -> _Reference:
         calls: dict[int, list[AttentionCall]] = defaultdict(list)
         states: dict[int, torch.Tensor] = {}
         tuples: dict[int, tuple[Any, ...]] = {}
         entered: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        left: list[torch.Tensor] = []
+        left: list[Any] = []
 
         def record(layer: int, call: AttentionCall) -> AttentionCall:
             # The query is not needed again; a view would keep it in memory.
@@ -134,14 +145,10 @@ class AnswerPass:
                 lambda _, args, kwargs: entered.append((args, kwargs)), with_kwargs=True
             )
             stack.callback(hook.remove)
-            stack.callback(
-                self._stack.register_forward_hook(lambda _, __, output: left.append(output.last_hidden_state)).remove
-            )
-            longest = self.prompts.targets.shape[1]
-            logits = run(longest + 1 if checking else 1).logits
+            stack.callback(self._stack.register_forward_hook(lambda _, __, output: left.append(output)).remove)
+            logits = self._run(self.prompts.targets.shape[1] + 1 if checking else 1).logits
         if checking:
-            before = logits[:, -longest - 1 : -1][self.prompts.is_token.to(logits.device)]
-            self.own = _log_probabilities(before, self.prompts.targets[self.prompts.is_token])
+            self.own = self._read(logits)
         if len(entered) != 1 or len(left) != 1:
             raise KnockoutError(f"{self._anatomy.name}: its decoder ran {len(entered)} times in a forward pass")
         if unread := [layer + 1 for layer in range(self._anatomy.depth) if layer not in calls]:
@@ -170,7 +177,7 @@ class AnswerPass:
         """Return True if a token before `first` attends to a later one, so that its states change with a knockout."""
         recorded = {id(call.mask): call for calls in self._reference.calls.values() for call in calls}
         earlier, later = self.prompts.real[:, :first], self.prompts.real[:, first:]
-        return any(_attends(call, earlier, later) for call in recorded.values())
+        return any(call.attends(earlier, later) for call in recorded.values())
 
     def _repeat(self, blocked: Blocked | None, start: int, first: int) -> torch.Tensor:
         reference = self._reference
@@ -209,21 +216,27 @@ class AnswerPass:
             stack.enter_context(attention_calls(self._model, self._anatomy, edit=edit))
             stack.enter_context(self._anatomy.residual_points(replaced))
             for index in range(start):
-                stack.enter_context(_skipped(self._anatomy.layers[index], reference.tuples[index]))
+                stack.enter_context(_replaced_forward(self._anatomy.layers[index], _skip(reference.tuples[index])))
             states = self._stack(*arguments, **keywords).last_hidden_state
         return states  # type: ignore[no-any-return]
 
     def _log_probabilities(self, states: torch.Tensor, first: int = 0) -> torch.Tensor:
         """Return the log-probabilities of all answers' tokens, answer by answer, from states from `first` on."""
         prompts = self.prompts
+        if not self._unembeds:
+            output = copy(self._reference.output)
+            output.last_hidden_state = states
+            with _replaced_forward(self._stack, lambda *_, **__: output):
+                return self._read(self._run(prompts.targets.shape[1] + 1).logits)
         before = states[:, prompts.prompt_tokens - 1 - first : prompts.tokens - 1 - first]
         logits = self._anatomy.unembedding(before[prompts.is_token.to(before.device)])
-        return _log_probabilities(logits, prompts.targets[prompts.is_token])
+        return log_probabilities(logits, prompts.targets[prompts.is_token])
 
-
-def _log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the log-probability of each target, in nats on the CPU, (n,), from its logits, (n, vocabulary)."""
-    return upcast(logits).log_softmax(-1).gather(1, targets.to(logits.device)[:, None])[:, 0].cpu()
+    def _read(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the log-probabilities of all answers' tokens from logits (batch, positions, vocabulary)."""
+        targets, is_token = self.prompts.targets, self.prompts.is_token
+        before = logits[:, -targets.shape[1] - 1 : -1]
+        return log_probabilities(before[is_token.to(before.device)], targets[is_token])
 
 
 def _mask(call: AttentionCall, first: int, blocked: Blocked | None) -> torch.Tensor:
@@ -244,17 +257,6 @@ def _mask(call: AttentionCall, first: int, blocked: Blocked | None) -> torch.Ten
     return mask.masked_fill(forbidden[:, None], torch.finfo(mask.dtype).min)
 
 
-def _attends(call: AttentionCall, earlier: torch.Tensor, later: torch.Tensor) -> bool:
-    """Return True if a real token of `earlier` attends to a real one of `later`, bool (batch, tokens) each."""
-    if call.mask is None:
-        return not call.causal
-    device, count = call.mask.device, earlier.shape[1]
-    mask = call.mask[:, :, :count, count:]
-    visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    pairs = earlier[:, :, None] & later[:, None, :]
-    return bool((visible & pairs[:, None].to(device)).any())
-
-
 def _after(value: Any, first: int, tokens: int) -> Any:
     """Return arguments of a decoder stack restricted to the tokens from `first` on."""
     match value:
@@ -271,20 +273,25 @@ def _after(value: Any, first: int, tokens: int) -> Any:
     return value
 
 
-@contextlib.contextmanager
-def _skipped(layer: nn.Module, further: tuple[Any, ...]) -> Iterator[None]:
-    """Let a decoder layer return its input inside the block; `further` are the other parts of its output."""
+def _skip(further: tuple[Any, ...]) -> Callable[..., Any]:
+    """Return a forward of a decoder layer that returns its input; `further` are the other parts of its output."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         states = args[0] if args else kwargs["hidden_states"]
         return (states, *further) if further else states
 
-    own = layer.__dict__.get("forward")
-    layer.forward = forward
+    return forward
+
+
+@contextlib.contextmanager
+def _replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another forward inside the block."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
-            del layer.forward
+            del module.forward
         else:
-            layer.forward = own
+            module.forward = own

@@ -65,6 +65,19 @@ class AttentionCall:
             logits = torch.cat([logits, sink.expand(batch, heads, count, 1)], dim=-1)
         return logits.softmax(-1)[..., :keys]
 
+    def attends(self, earlier: torch.Tensor, later: torch.Tensor) -> bool:
+        """Return True if a token of `earlier` attends to one of `later`, bool (batch, tokens) each.
+
+        `earlier` covers the first tokens of the call, `later` those after them; both are False at padding.
+        """
+        if self.mask is None:
+            return not self.causal
+        count = earlier.shape[1]
+        mask = self.mask[:, :, :count, count:]
+        visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+        pairs = earlier[:, :, None] & later[:, None, :]
+        return bool((visible & pairs[:, None].to(mask.device)).any())
+
 
 def _rows(tensor: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Return the queries at `positions` (batch, m) of a tensor (batch, heads, queries, ...), broadcast axes included.

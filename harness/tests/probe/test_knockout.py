@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -137,17 +138,42 @@ def test_a_decoder_that_cannot_be_repeated_in_part_runs_again_in_full(
         np.testing.assert_allclose(getattr(readings, name), getattr(expected, name), atol=1e-4)
 
 
-def test_a_model_that_scales_its_logits_is_refused(samples: list[Sample]) -> None:
+@pytest.mark.parametrize(
+    "change", [lambda logits: logits / 2, lambda logits: 0.1 * torch.tanh(logits / 0.1)], ids=["scaled", "capped"]
+)
+def test_logits_that_the_model_scales_or_caps_are_its_own(samples: list[Sample], change: Any) -> None:
     vlm = tiny_vlm()
 
-    def halve(_: Any, __: Any, output: Any) -> Any:
-        output.logits = output.logits / 2
+    def change_logits(_: Any, __: Any, output: Any) -> Any:
+        output.logits = change(output.logits)
         return output
 
-    vlm.model.register_forward_hook(halve)
+    vlm.model.register_forward_hook(change_logits)
+    knockout = Knockout(vlm.anatomy, 2)
+    for _ in range(2):  # The second batch is not checked again.
+        batch, answers = begin(vlm, samples, knockout)
+        losses = knockout(answers, ("later",)).later
+        assert losses is not None
+        run = runner(vlm, batch, answers)
+        plain = blocked_likelihoods(vlm.model, vlm.anatomy, run, answers.prompts)
+        for window, loss in zip(knockout.windows, losses.T, strict=True):
+            blocked = Blocked(window, *knockout.masks(answers).of("later"))
+            literal = plain - blocked_likelihoods(vlm.model, vlm.anatomy, run, answers.prompts, blocked)
+            np.testing.assert_allclose(loss, literal, atol=1e-4)
+            assert np.abs(literal).max() > 1e-3
+
+
+def test_a_model_with_other_logits_at_every_call_is_refused(samples: list[Sample]) -> None:
+    vlm, calls = tiny_vlm(), itertools.count(2)
+
+    def divide(_: Any, __: Any, output: Any) -> Any:
+        output.logits = output.logits / next(calls)
+        return output
+
+    vlm.model.register_forward_hook(divide)
     knockout = Knockout(vlm.anatomy, 2)
     _, answers = begin(vlm, samples, knockout)
-    with pytest.raises(KnockoutError, match="scaled or capped"):
+    with pytest.raises(KnockoutError, match="do not give its own logits"):
         knockout(answers, ("later",))
 
 

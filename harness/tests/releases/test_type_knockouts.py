@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 import warnings
 from functools import cache
 
@@ -27,12 +27,16 @@ _TOLERANCE = 2e-4
 
 @cache
 def outcome(model_type: str) -> str:
-    """Return "exact", or the reason why the knockout of a type was refused."""
+    """Return "exact", or the reason why a type is not measured, its knockout is refused, or is not exact."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = tiny_model(model_type, TYPES[model_type])
-        anatomy = find_anatomy(model)
-        prompts, run = answered_prompt(model, tiny_prompt(model, anatomy))
+        try:
+            model = tiny_model(model_type, TYPES[model_type])
+            anatomy = find_anatomy(model)
+            prompt = tiny_prompt(model, anatomy)
+        except Exception as error:  # Other tests decide on the types that cannot be measured at all.
+            return f"not measured: {type(error).__name__}"
+        prompts, run = answered_prompt(model, prompt)
         knockout = Knockout(anatomy, size=2)
         try:
             answers = measure_answers(model, anatomy, prompts, run, knockout)
@@ -51,29 +55,25 @@ def outcome(model_type: str) -> str:
     scale = max(1.0, float(np.abs(plain).max()))
     for path, losses in expected.items():
         difference = np.abs(getattr(readings, path) - losses).max() / scale
-        assert difference <= _TOLERANCE, f"{model_type}, {path}: off by {difference:.2g} from an eager mask"
-        assert path != "later" or np.abs(losses).max() > 0.0
-    return "exact"
+        if not difference <= _TOLERANCE:
+            return f"{path}: off by {difference:.2g} from an eager mask"
+    return "exact" if np.abs(expected["later"]).max() > 0.0 else "no loss"
 
 
 @pytest.mark.types
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_type_is_exact_or_refused(model_type: str) -> None:
-    try:
-        model = tiny_model(model_type, TYPES[model_type])
-        tiny_prompt(model, find_anatomy(model))
-    except Exception as error:  # Other tests decide on the types that cannot be measured at all.
-        pytest.skip(f"not measured: {type(error).__name__}")
     with expecting_upstream_failures():
-        assert outcome(model_type) == "exact" or re.search("no softmax attention|scaled or capped", outcome(model_type))
+        result = outcome(model_type)
+        if result.startswith("not measured"):
+            pytest.skip(result)
+        assert result == "exact" or "no softmax attention" in result
 
 
 @pytest.mark.types
 def test_enough_types_are_exact() -> None:
     exact = 0
     for model_type in TYPES:
-        try:
+        with contextlib.suppress(Exception):  # The test of the type reports it.
             exact += outcome(model_type) == "exact"
-        except Exception:  # noqa: S112 - counted by the test of the type
-            continue
     assert exact >= LEAST_EXACT

@@ -68,4 +68,6 @@ def answered_prompt(model: Any, prompt: TinyPrompt, seed: int = 0) -> tuple[Answ
 
 def measure_answers(model: Any, anatomy: Anatomy, prompts: AnsweredPrompts, run: Any, knockout: Knockout) -> AnswerPass:
     with torch.inference_mode():
-        return AnswerPass(model, anatomy, prompts, run, knockout.starts, checking=not knockout.checked)
+        return AnswerPass(
+            model, anatomy, prompts, run, knockout.starts, checking=not knockout.checked, unembeds=knockout.unembeds
+        )
