@@ -21,8 +21,8 @@ MIN_NOISE = 2.5e-6
 def calibrated_tolerance(measured: Profile, baseline: Baseline, measure: str) -> Tolerance | None:
     """Return the tolerance within which a sample reproduces the baseline.
 
-    It is 5e-5 if both sides use float32 or wider on a CPU, otherwise 1e-3; for an unbounded measure, that share of the
-    largest mean in the baseline. The calibration of the baseline can raise it.
+    It is 5e-5 if both sides use float32 or wider on a CPU, otherwise 1e-3; for a measure without a bound, that share
+    of its scale in the baseline. The calibration of the baseline can raise it.
 
     Args:
         measured: the measured profile.
@@ -66,7 +66,7 @@ def locating_tolerance(measured: Profile, baseline: Baseline, measure: str) -> T
 
 
 def sample_noise(measured: Profile, baseline: Baseline, measure: str) -> float | None:
-    """Return the largest change of a sample between environments, at least 2.5e-6, or that share if unbounded.
+    """Return the largest change of a sample between environments, at least 2.5e-6 of its scale.
 
     Returns:
         None if it is not calibrated, unless both sides use float32 or wider on a CPU.
@@ -78,18 +78,18 @@ def sample_noise(measured: Profile, baseline: Baseline, measure: str) -> float |
     )
     if noise is None and not _exact(measured, baseline):
         return None
-    return max(noise or 0.0, MIN_NOISE * _largest_mean(baseline, measure))
+    return max(noise or 0.0, MIN_NOISE * _scale(baseline, measure))
 
 
 def _scaled(tolerance: Tolerance, baseline: Baseline, measure: str) -> Tolerance:
-    return replace(tolerance, amount=float(np.max(tolerance.amount)) * _largest_mean(baseline, measure))
+    return replace(tolerance, amount=float(np.max(tolerance.amount)) * _scale(baseline, measure))
 
 
-def _largest_mean(baseline: Baseline, measure: str) -> float:
-    """Return the largest mean of an unbounded measure in the baseline, at least 1; 1 for other measures."""
-    if not MEASURES[measure].kind.unbounded:
-        return 1.0
-    return max(1.0, float(np.abs(baseline.profile[measure].mean(0, dtype=np.float64)).max()))
+def _scale(baseline: Baseline, measure: str) -> float:
+    """Return the largest mean of the baseline's arrays that scale a measure, at least 1."""
+    names = [name for name in MEASURES[measure].kind.scale if name in baseline.profile.names]
+    means = [np.nanmean(baseline.profile[name], 0, dtype=np.float64) for name in names]
+    return max([1.0, *(float(np.abs(mean).max()) for mean in means)])
 
 
 def _exact(measured: Profile, baseline: Baseline) -> bool:

@@ -36,9 +36,9 @@ class MeasureKind:
     `margin` is the largest equivalent difference of a mean curve, as a share of its range. It is None for counts of
     words and tokens, which have the declared margins of recall. `counts` names the arrays of a profile from which such
     measures are computed; other measures are stored under their own name. `traced` is True if a value depends only on
-    earlier layers, so that it shows up to which layer two models are the same. `unbounded` is True for ratios and for
-    nats, whose tolerances are shares of the largest mean. `control` names the control that such measures are compared
-    with; they are absent if it was not measured.
+    earlier layers, so that it shows up to which layer two models are the same. `scale` names the arrays whose largest
+    mean multiplies the tolerances; measures without a bound, such as ratios and nats, have it. `control` names the
+    control that such measures are compared with; they are absent if it was not measured.
     """
 
     title: str
@@ -46,7 +46,7 @@ class MeasureKind:
     margin: float | None
     traced: bool = True
     counts: tuple[str, ...] = ()
-    unbounded: bool = False
+    scale: tuple[str, ...] = ()
     control: str = ""
 
 
@@ -55,11 +55,14 @@ RECALL = MeasureKind("LogitLens recall", POINTS, None, counts=("hits", "words", 
 ATTENTION = MeasureKind("attention", LAYERS, ATTENTION_MARGIN_SHARE)
 # Every point is compared with the model's output, which depends on the last layer.
 EXIT = MeasureKind("exit agreement", POINTS, None, traced=False)
-NORMS = MeasureKind("norms of states", POINTS, NORM_MARGIN_SHARE, unbounded=True)
+NORMS = MeasureKind("norms of states", POINTS, NORM_MARGIN_SHARE, scale=("norm_ratio",))
 STEPS = MeasureKind("steps of states", LAYERS, CURVE_MARGIN_SHARE)
 INTEGRATION = MeasureKind("visual integration", POINTS, CURVE_MARGIN_SHARE, control="blank")
-# A caption's likelihood depends on all layers, also if attention is blocked in a few.
-KNOCKOUT = MeasureKind("attention knockout", LAYERS, CURVE_MARGIN_SHARE, traced=False, unbounded=True)
+# A caption's likelihood depends on all layers, also if attention is blocked in a few. Each loss is a difference of two
+# likelihoods and has their rounding, also if it is small.
+KNOCKOUT = MeasureKind(
+    "attention knockout", LAYERS, CURVE_MARGIN_SHARE, traced=False, scale=("knockout", "knockout_likelihood")
+)
 KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT, NORMS, STEPS, INTEGRATION, KNOCKOUT)
 
 
