@@ -100,7 +100,7 @@ def _cached_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
         inputs["position_ids"] = _following(arguments["position_ids"], prompt_of_row, fed.shape[1])
     states = stack(**vlm.to_device(inputs), **{name: cache}, use_cache=True).last_hidden_state
     logits = vlm.anatomy.unembedding(states[is_fed.to(states.device)])
-    values = torch.zeros(targets.shape)
+    values = torch.zeros(targets.shape, dtype=first.dtype)
     values[:, 0] = first
     values[:, 1:][is_fed] = log_probabilities(logits, targets[:, 1:][is_fed])
     return summed_likelihoods(values[is_token], is_token)
