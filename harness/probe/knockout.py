@@ -32,7 +32,8 @@ PATHS: Mapping[str, str] = MappingProxyType(
 KNOCKOUT_POLICY = (
     "loss of the first caption's log-likelihood in nats; blocked are all tokens from the first to the last image token"
 )
-# Largest difference between a repeated pass and the complete one, relative to the largest likelihood.
+# Largest difference between a repeated pass and the complete one, relative to the largest likelihood or to 1 nat: the
+# likelihood of a caption that the model is sure of is near zero, but its rounding is as large as any other.
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-5}
 _WIDE_TOLERANCE = 2e-2  # for 16-bit types
 
@@ -120,7 +121,7 @@ class Knockout:
         """
         assert answers.own is not None
         name, expected = self._name, answers.sums(answers.own)
-        tolerance = _TOLERANCES.get(self._dtype, _WIDE_TOLERANCE) * np.abs(expected).max()
+        tolerance = _TOLERANCES.get(self._dtype, _WIDE_TOLERANCE) * max(1.0, np.abs(expected).max())
 
         def are_own() -> bool:
             return bool(np.abs(answers.sums(answers.log_probabilities) - expected).max() <= tolerance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,18 @@ def test_a_model_with_other_logits_at_every_call_is_refused(samples: list[Sample
     _, answers = begin(vlm, samples, knockout)
     with pytest.raises(KnockoutError, match="do not give its own logits"):
         knockout(answers, ("later",))
+
+
+def test_rounding_of_a_likelihood_near_zero_is_no_difference() -> None:
+    knockout = Knockout(tiny_vlm().anatomy, 2)
+    answers: Any = SimpleNamespace(
+        sums=lambda values: values,
+        own=np.array([-0.01]),
+        log_probabilities=np.array([-0.010001]),
+        likelihoods=lambda **_: np.array([-0.009998]),
+    )
+    masks: Any = SimpleNamespace(first=0)
+    assert knockout._check(answers, masks)
 
 
 def test_windows_cover_all_layers_once() -> None:
